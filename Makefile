@@ -1,0 +1,43 @@
+# Every target works as the first command on a fresh checkout: what needs the environment goes through scripts/env, which makes it.
+
+ENV := scripts/env
+PREFIX ?= /usr/local
+DESTDIR ?=
+BINARIES := qmp-varlinkd
+SWIFT_SOURCES := Package.swift Sources Tests interfaces
+
+.DEFAULT_GOAL := help
+.PHONY: help demo build test check format shell install clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1	/p' Makefile | expand -t 16
+
+demo: build ## boot a Linux guest and speak to it with varlinkctl
+	$(ENV) examples/demo
+
+build: ## build the programs into .build/release/
+	$(ENV) swift build -c release --static-swift-stdlib --product qmp-varlinkd
+
+test: ## build and run all tests; a skipped one is a failure
+	$(ENV) swift build --product qmp-varlinkd
+	$(ENV) swift build --build-tests
+	$(ENV) scripts/test
+
+check: ## check the format and build everything with warnings as errors
+	$(ENV) swift format lint --strict --parallel --recursive $(SWIFT_SOURCES)
+	$(ENV) swift build --build-tests
+
+format: ## rewrite the Swift sources in the project's format
+	$(ENV) swift format --in-place --parallel --recursive $(SWIFT_SOURCES)
+
+shell: ## a shell in the environment
+	$(ENV) bash
+
+install: ## install what "make build" made into $(DESTDIR)$(PREFIX)
+	@for name in $(BINARIES); do test -x .build/release/$$name || exec $(MAKE) build; done
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/qmp-varlink/interfaces
+	install -m 755 $(BINARIES:%=.build/release/%) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 interfaces/*.varlink $(DESTDIR)$(PREFIX)/share/qmp-varlink/interfaces
+
+clean: ## remove what was built (the environment stays: rm -rf .devroot)
+	rm -rf .build
