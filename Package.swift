@@ -1,0 +1,103 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let package = Package(
+  name: "qmp-varlink",
+  products: [
+    .executable(name: "qmp-varlinkd", targets: ["qmp-varlinkd"]),
+    .library(name: "QMP", targets: ["QMP"]),
+    .library(name: "Varlink", targets: ["Varlink"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-collections", exact: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
+    .package(url: "https://github.com/apple/swift-system", exact: "1.8.1"),
+  ],
+  targets: [
+    // Each line reaches only lines below it.
+    .executableTarget(
+      name: "qmp-varlinkd",
+      dependencies: [
+        "Bridge", "Machine", "QMP", "Varlink", "SystemdEvent", "SystemdJSON", "CSystemd",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Logging", package: "swift-log"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ]),
+    .target(
+      name: "Bridge",
+      dependencies: [
+        "Interfaces", "Varlink", "Machine", "Relay", "QMP", "SystemdEvent", "SystemdJSON",
+        .product(name: "Logging", package: "swift-log"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ]),
+    .target(
+      name: "Machine",
+      dependencies: [
+        "QMP", "SystemdEvent", "SystemdJSON",
+        .product(name: "Logging", package: "swift-log"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ]),
+    .target(
+      name: "Relay",
+      dependencies: ["SystemdEvent", .product(name: "SystemPackage", package: "swift-system")]),
+    .target(
+      name: "QMP",
+      dependencies: [
+        "SystemdEvent", "SystemdJSON",
+        .product(name: "DequeModule", package: "swift-collections"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ]),
+    .target(
+      name: "Varlink",
+      dependencies: [
+        "SystemdEvent", "SystemdJSON", "CSystemd",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ]),
+    .target(
+      name: "SystemdEvent",
+      dependencies: [
+        "CSystemd",
+        .product(name: "DequeModule", package: "swift-collections"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ]),
+    .target(name: "SystemdJSON", dependencies: ["SystemdEvent", "CSystemd"]),
+    .target(
+      name: "Interfaces", path: "interfaces",
+      resources: [
+        .embedInCode("io.systemd.MachineInstance.varlink"),
+        .embedInCode("io.systemd.VirtualMachineInstance.varlink"),
+        .embedInCode("io.systemd.QemuMachineInstance.varlink"),
+      ]),
+    .systemLibrary(name: "CSystemd", pkgConfig: "libsystemd"),
+
+    .target(
+      name: "TestSupport",
+      dependencies: [
+        "SystemdEvent", "SystemdJSON", "QMP",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Tests/TestSupport"),
+    .testTarget(name: "SystemdEventTests", dependencies: ["SystemdEvent", "TestSupport"]),
+    .testTarget(name: "SystemdJSONTests", dependencies: ["SystemdJSON"]),
+    .testTarget(name: "QMPTests", dependencies: ["QMP", "TestSupport"]),
+    .testTarget(name: "RelayTests", dependencies: ["Relay", "TestSupport"]),
+    .testTarget(name: "VarlinkTests", dependencies: ["Varlink", "Interfaces", "TestSupport"]),
+    .testTarget(name: "MachineTests", dependencies: ["Machine", "TestSupport"]),
+    .testTarget(name: "DaemonTests", dependencies: ["qmp-varlinkd", "TestSupport"]),
+    .testTarget(name: "IntegrationTests", dependencies: ["TestSupport", "SystemdJSON"]),
+  ],
+  swiftLanguageModes: [.v6]
+)
+
+// The same strict settings for every target that has Swift code.
+for target in package.targets where target.type != .system {
+  target.swiftSettings = [
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+    .enableUpcomingFeature("InferIsolatedConformances"),
+    .treatAllWarnings(as: .error),
+  ]
+}

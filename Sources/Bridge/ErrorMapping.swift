@@ -1,0 +1,46 @@
+import Machine
+import QMP
+import SystemPackage
+import SystemdEvent
+import SystemdJSON
+public import Varlink
+
+/// Every failure as the Varlink error that a caller gets, QEMU's own class and words included.
+@EventLoopActor
+public func varlinkError(for error: any Error) -> VarlinkError {
+  switch error {
+  case let error as VarlinkError: error
+  case let error as MachineError: varlinkError(forMachine: error)
+  case let error as QMPError: varlinkError(forMachine: .qmp(error))
+  case let error as SystemdError: systemError(error.errno, [("desc", "\(error)")])
+  default: systemError(.ioError, [("desc", "\(error)")])
+  }
+}
+
+@EventLoopActor
+private func varlinkError(forMachine error: MachineError) -> VarlinkError {
+  switch error {
+  case .qmp(.execute(_, let errorClass, let desc)): systemError(.ioError, [("class", errorClass), ("desc", desc)])
+  case .qmp(.overloaded): systemError(.resourceBusy, [("desc", "\(error)")])
+  case .qmp, .startFailed: VarlinkError("io.systemd.MachineInstance.NotConnected", .object(["reason": .string("\(error)")]))
+  case .notSupported(let reason): VarlinkError("io.systemd.MachineInstance.NotSupported", .object(["reason": .string(reason)]))
+  case .system(let error): systemError(error.errno, [("desc", "\(error)")])
+  case .badConfiguration(let reason): systemError(.invalidArgument, [("desc", reason)])
+  }
+}
+
+/// systemd's error for an errno, as vmspawn replies it, with what more is known.
+@EventLoopActor
+private func systemError(_ errno: Errno, _ details: [(String, String)]) -> VarlinkError {
+  var parameters: [(String, JSONVariant)] = [("origin", .string("linux")), ("errno", .integer(errno.rawValue))]
+  if let name = errnoNames[errno] { parameters.append(("errnoName", .string(name))) }
+  parameters += details.map { ($0, .string($1)) }
+  return VarlinkError("io.systemd.System", .object(parameters))
+}
+
+/// The names of those that our own calls are known to fail with.
+private let errnoNames: [Errno: String] = [
+  .ioError: "EIO", .resourceBusy: "EBUSY", .invalidArgument: "EINVAL", .tooManyOpenFiles: "EMFILE",
+  .tooManyOpenFilesInSystem: "ENFILE", .noMemory: "ENOMEM", .noBufferSpace: "ENOBUFS", .permissionDenied: "EACCES",
+  .notPermitted: "EPERM", .noSuchFileOrDirectory: "ENOENT", .socketNotConnected: "ENOTCONN",
+]

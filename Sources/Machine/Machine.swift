@@ -1,0 +1,200 @@
+import Glibc
+public import Logging
+public import QMP
+public import SystemPackage
+public import SystemdEvent
+import SystemdJSON
+
+/// One virtual machine: a QEMU and the control monitor, which nobody else uses.
+@EventLoopActor
+public final class Machine {
+  public let name: MachineName
+  /// Adds and removes monitors of this machine.
+  public let monitors: Monitors
+  /// The QEMU that was started here; nil if it ran already.
+  public let process: QEMUProcess?
+  /// Fulfilled when QEMU can be reached no more. Calls in flight have failed by then.
+  public var disconnected: Promise<QMPError> { control.disconnected }
+  /// What QEMU said of itself.
+  public let greeting: Greeting
+
+  private let control: QMPClient
+  private let logger: Logger
+  private var subscribers: [Int: (QMPEvent) -> Void] = [:]
+  private var nextSubscriber = 0
+
+  private init(name: MachineName, control: QMPClient, greeting: Greeting, process: QEMUProcess?, logger: Logger) {
+    self.name = name
+    self.control = control
+    self.greeting = greeting
+    self.process = process
+    self.logger = logger
+    monitors = Monitors(control: control, logger: logger)
+    control.onEvent = { [weak self] event in self?.publish(event) }
+  }
+
+  // MARK: making one
+
+  /// Starts QEMU and waits until it executes commands, which is when the machine is set up.
+  ///
+  /// - Parameter cancelled: fulfilled by somebody who does not want to wait any more; QEMU is ended then.
+  /// - Throws: ``MachineError/startFailed(_:lastWords:)`` with QEMU's own words if it ended instead.
+  public static func start(
+    _ configuration: VirtualMachineConfiguration, logger: Logger, cancelled: Promise<Void> = Promise()
+  ) async throws(MachineError) -> Machine {
+    let process: QEMUProcess
+    let control: QMPClient
+    do throws(SystemdError) {
+      let format: ImageFormat? = if let image = configuration.image { try ImageFormat(of: image) } else { nil }
+      let useKVM = try choosesKVM(configuration.accelerator, logger: logger)
+      let commandLine = QEMUCommandLine(configuration, useKVM: useKVM, imageFormat: format)
+      let pair = try SocketPair()
+      process = try QEMUProcess(
+        configuration.qemu, commandLine.arguments, control: pair.theirs, usesTerminal: configuration.console == .terminal
+      ) { line in logger.warning("\(line)", metadata: ["source": "qemu"]) }
+      control = try QMPClient(pair.takeOurs())
+    } catch {
+      throw .system(error)
+    }
+    startTask {
+      await cancelled.value
+      process.signal(SIGKILL)
+    }
+    do throws(QMPError) {
+      let greeting = try await control.negotiate()
+      // The greeting comes before the machine is set up; the reply to any command comes after.
+      try await control.execute("query-status")
+      logger.info("QEMU \(greeting.version) runs", metadata: ["pid": "\(process.id)"])
+      return Machine(name: configuration.name, control: control, greeting: greeting, process: process, logger: logger)
+    } catch {
+      guard error == .disconnected else {
+        process.signal(SIGKILL)
+        throw .qmp(error)
+      }
+      throw .startFailed(await process.ended.value, lastWords: process.lastWords)
+    }
+  }
+
+  /// Takes the monitor at `socket` of a QEMU that runs already as the control monitor.
+  public static func attach(name: MachineName, to socket: FilePath, logger: Logger) async throws(MachineError) -> Machine {
+    do throws(QMPError) {
+      let control = try QMPClient(connectingTo: socket)
+      let greeting = try await control.negotiate(within: .seconds(5))
+      logger.info("attached to QEMU \(greeting.version) at \(socket)")
+      return Machine(name: name, control: control, greeting: greeting, process: nil, logger: logger)
+    } catch {
+      throw .qmp(error)
+    }
+  }
+
+  private static func choosesKVM(_ accelerator: VirtualMachineConfiguration.Accelerator, logger: Logger) throws(SystemdError) -> Bool {
+    switch accelerator {
+    case .kvm: return true
+    case .tcg: return false
+    case .auto:
+      guard let obstacle = KVM.obstacle() else { return true }
+      logger.notice("no KVM (\(obstacle)): the guest is emulated, and slower for it")
+      return false
+    }
+  }
+
+  // MARK: what it can be told
+
+  /// The run state.
+  public struct Status: Sendable, Equatable {
+    /// Whether the virtual CPUs run.
+    public let isRunning: Bool
+    /// QEMU's name for the state.
+    public let name: String
+  }
+
+  /// Asks for the run state.
+  public func status() async throws(MachineError) -> Status {
+    let reply = try await execute("query-status")
+    return Status(isRunning: reply["running"]?.boolean ?? false, name: reply["status"]?.string ?? "unknown")
+  }
+
+  /// Stops the virtual CPUs.
+  public func pause() async throws(MachineError) { try await execute("stop") }
+
+  /// Lets the virtual CPUs run.
+  public func resume() async throws(MachineError) { try await execute("cont") }
+
+  /// Presses the power button.
+  public func powerOff() async throws(MachineError) { try await execute("system_powerdown") }
+
+  /// Presses the reset button.
+  public func reset() async throws(MachineError) { try await execute("system_reset") }
+
+  /// Ends QEMU. That it went before it could answer is success too.
+  public func terminate() async throws(MachineError) {
+    do {
+      try await execute("quit")
+    } catch .qmp(.disconnected) {}
+  }
+
+  @discardableResult
+  private func execute(_ command: String) async throws(MachineError) -> JSONVariant {
+    do { return try await control.execute(command) } catch { throw .qmp(error) }
+  }
+
+  // MARK: events
+
+  /// Calls `handler` with each event of QEMU from now on, until ``unsubscribe(_:)``.
+  public func subscribe(_ handler: @escaping (QMPEvent) -> Void) -> Int {
+    nextSubscriber += 1
+    subscribers[nextSubscriber] = handler
+    return nextSubscriber
+  }
+
+  public func unsubscribe(_ subscription: Int) { subscribers[subscription] = nil }
+
+  private func publish(_ event: QMPEvent) {
+    logger.debug("event \(event.name)")
+    for subscription in subscribers.keys.sorted() { subscribers[subscription]?(event) }
+  }
+
+  // MARK: its end
+
+  /// How patient ``stop(_:)`` is.
+  public struct StopLimits: Sendable {
+    /// For the guest to power off.
+    public var powerOff: Duration
+    /// For QEMU to quit after that.
+    public var quit: Duration
+    public init(powerOff: Duration = .seconds(60), quit: Duration = .seconds(5)) {
+      self.powerOff = powerOff
+      self.quit = quit
+    }
+  }
+
+  /// Ends the machine: the power button, then `quit`, then SIGKILL, each after the time that the one before was given.
+  ///
+  /// - Parameter hurry: fulfilled by somebody who does not want to wait for the guest.
+  public func stop(_ limits: StopLimits, hurry: Promise<Void>) async {
+    if hurry.result == nil, let status = try? await status(), status.isRunning {
+      logger.notice("powering off; the guest has \(limits.powerOff)")
+      try? await powerOff()
+      let isOver = Promise<Void>()
+      startTask {
+        _ = await self.disconnected.value(within: limits.powerOff)
+        isOver.fulfil()
+      }
+      startTask {
+        await hurry.value
+        isOver.fulfil()
+      }
+      await isOver.value
+    }
+    guard disconnected.result == nil else { return }
+    logger.notice("telling QEMU to quit")
+    startTask { try? await self.terminate() }
+    guard await disconnected.value(within: limits.quit) == nil, let process else { return }
+    logger.warning("QEMU does not quit: killing it")
+    process.signal(SIGKILL)
+    _ = await disconnected.value
+  }
+
+  /// Lets go of a machine that goes on without us.
+  public func detach() { control.close() }
+}

@@ -1,0 +1,51 @@
+import SystemdEvent
+import SystemdJSON
+import SystemPackage
+
+/// A configuration as QEMU's arguments. Pure: whatever has to be found out is a parameter.
+struct QEMUCommandLine {
+  /// The descriptor in QEMU that the control monitor's socket has.
+  static let controlDescriptor: CInt = 3
+  /// The id of the control monitor's chardev.
+  static let controlChardev = Monitors.prefix + "control"
+
+  let arguments: [String]
+
+  @EventLoopActor
+  init(_ configuration: VirtualMachineConfiguration, useKVM: Bool, imageFormat: ImageFormat?) {
+    var arguments = [
+      "-name", "guest=\(configuration.name)",
+      "-no-user-config", "-nodefaults",
+      "-display", "none",
+      "-accel", useKVM ? "kvm" : "tcg",
+      "-m", configuration.memory,
+      "-smp", String(configuration.cpus),
+      "-chardev", "socket,id=\(Self.controlChardev),fd=\(Self.controlDescriptor)",
+      // -qmp is spelled alike in every QEMU; -mon is deprecated since monitors are objects, and the objects are new.
+      "-qmp", "chardev:\(Self.controlChardev)",
+    ]
+    // Who names a machine type knows which processor goes with it; some types take none.
+    if configuration.qemuArguments.allSatisfy({ !["-machine", "--machine", "-M"].contains($0) }) {
+      arguments += ["-machine", "q35", "-cpu", useKVM ? "host" : "max"]
+    }
+    if let image = configuration.image, let imageFormat {
+      let node = JSONVariant.object([
+        "driver": .string(imageFormat.rawValue), "node-name": .string("disk"),
+        "file": .object(["driver": .string("file"), "filename": .string(image.string)]),
+      ])
+      arguments += ["-blockdev", node.text, "-device", "virtio-blk-pci,drive=disk,bootindex=1"]
+    }
+    if let kernel = configuration.kernel { arguments += ["-kernel", kernel.string] }
+    if let initrd = configuration.initrd { arguments += ["-initrd", initrd.string] }
+    if let append = configuration.append { arguments += ["-append", append] }
+    switch configuration.console {
+    case .none: break
+    case .terminal: arguments += ["-chardev", "stdio,id=console,mux=on,signal=off", "-serial", "chardev:console"]
+    case .file(let path):
+      // A comma ends a value in QEMU's option syntax unless it is doubled.
+      let escaped = path.string.split(separator: ",", omittingEmptySubsequences: false).joined(separator: ",,")
+      arguments += ["-chardev", "file,id=console,path=\(escaped)", "-serial", "chardev:console"]
+    }
+    self.arguments = arguments + configuration.qemuArguments
+  }
+}

@@ -1,0 +1,39 @@
+public import SystemPackage
+
+/// What a virtual machine is made of, as its user says it.
+public struct VirtualMachineConfiguration: Sendable {
+  /// Which accelerator runs the guest's code.
+  public enum Accelerator: String, Sendable, CaseIterable {
+    /// KVM if it can run a guest here, else TCG.
+    case auto
+    case kvm
+    case tcg
+  }
+
+  /// Where the guest's serial console goes.
+  public enum Console: Sendable, Equatable {
+    case none
+    /// The terminal that the daemon was started on; `Ctrl-A x` ends QEMU.
+    case terminal
+    case file(FilePath)
+  }
+
+  public var name: MachineName
+  /// The QEMU program; looked up on PATH if it is a bare name.
+  public var qemu = "qemu-system-x86_64"
+  /// A raw or qcow2 image, attached as the first disk.
+  public var image: FilePath?
+  public var kernel: FilePath?
+  public var initrd: FilePath?
+  /// The kernel's command line.
+  public var append: String?
+  /// In QEMU's syntax, such as `512M`.
+  public var memory = "1G"
+  public var cpus = 1
+  public var accelerator = Accelerator.auto
+  public var console = Console.none
+  /// Handed to QEMU as they are, behind everything else.
+  public var qemuArguments: [String] = []
+
+  public init(name: MachineName) { self.name = name }
+}

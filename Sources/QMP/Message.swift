@@ -1,0 +1,68 @@
+import SystemdEvent
+public import SystemdJSON
+
+/// What a QMP server says of itself when a client connects (QMP specification, "Server Greeting").
+public struct Greeting: Sendable, Equatable {
+  /// QEMU's version, such as `11.1.2`.
+  public let version: String
+  /// The capabilities that can be enabled, such as `oob`.
+  public let capabilities: [String]
+}
+
+/// One event of the server (QMP specification, "Asynchronous events").
+public struct QMPEvent: Sendable {
+  public let name: String
+  /// The event's own data, for those that have any.
+  public let data: JSONVariant?
+  /// `{"seconds": …, "microseconds": …}` of the server's clock.
+  public let timestamp: JSONVariant?
+
+  public init(name: String, data: JSONVariant?, timestamp: JSONVariant?) {
+    self.name = name
+    self.data = data
+    self.timestamp = timestamp
+  }
+}
+
+/// A command on its way to the server.
+public struct QMPCommand: Sendable {
+  public let name: String
+  public let arguments: JSONVariant?
+  /// Passed along with the command's first byte (SCM_RIGHTS). They stay the caller's, who keeps them open until the reply.
+  public let descriptors: [CInt]
+
+  public init(_ name: String, _ arguments: JSONVariant? = nil, descriptors: [CInt] = []) {
+    self.name = name
+    self.arguments = arguments
+    self.descriptors = descriptors
+  }
+}
+
+/// What comes from the server, told apart.
+enum ServerMessage {
+  case greeting(Greeting)
+  case reply(JSONVariant)
+  case error(errorClass: String, desc: String)
+  case event(QMPEvent)
+
+  /// - Throws: the reason, if this is none of the four.
+  @EventLoopActor
+  init(_ message: JSONVariant) throws(QMPError) {
+    if let value = message["return"] {
+      self = .reply(value)
+    } else if let name = message["event"]?.string {
+      self = .event(QMPEvent(name: name, data: message["data"], timestamp: message["timestamp"]))
+    } else if let error = message["error"] {
+      guard let errorClass = error["class"]?.string, let desc = error["desc"]?.string else {
+        throw .badReply("an error without class or desc")
+      }
+      self = .error(errorClass: errorClass, desc: desc)
+    } else if let greeting = message["QMP"] {
+      guard let number = greeting["version"]?["qemu"] else { throw .greeting("it has no version") }
+      let version = ["major", "minor", "micro"].map { String(number[$0]?.integer ?? 0) }.joined(separator: ".")
+      self = .greeting(Greeting(version: version, capabilities: greeting["capabilities"]?.elements?.compactMap(\.string) ?? []))
+    } else {
+      throw .badReply("a message that is neither greeting, reply nor event")
+    }
+  }
+}

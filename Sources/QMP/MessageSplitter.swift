@@ -1,0 +1,95 @@
+/// Cuts a stream of JSON objects into its objects, wherever the chunks end: by braces, as QEMU itself does, not by lines,
+/// so that pretty-printing servers are understood too.
+///
+/// A value without I/O. It looks at structure only; whether an object is valid JSON is the parser's business.
+struct MessageSplitter {
+  /// What cannot be cut.
+  enum Fault: Error, Equatable {
+    /// Something other than an object stands where a message should begin.
+    case notAnObject(UInt8)
+    /// A message is longer than the limit, in bytes.
+    case tooLong(limit: Int)
+  }
+
+  /// The longest message accepted, in bytes.
+  let limit: Int
+  private var buffer: [UInt8] = []
+  /// Where the message being scanned begins, and how far it has been looked at.
+  private var start = 0
+  private var scanned = 0
+  private var depth = 0
+  private var inString = false
+  private var afterBackslash = false
+
+  init(limit: Int) { self.limit = limit }
+
+  /// Takes in bytes from the stream.
+  mutating func append(_ bytes: UnsafeRawBufferPointer) {
+    if start > 0 {
+      buffer.removeFirst(start)
+      scanned -= start
+      start = 0
+    }
+    buffer.append(contentsOf: bytes)
+  }
+
+  /// Calls `body` with the next whole message, followed by a NUL that is part of the view; valid during the call.
+  ///
+  /// - Returns: nil when no whole message is there.
+  /// - Throws: ``Fault``, after which the splitter is of no further use.
+  mutating func next<Result>(_ body: (UnsafeBufferPointer<UInt8>) -> Result) throws(Fault) -> Result? {
+    guard let end = try scan() else { return nil }
+    let range = start..<end
+    start = end
+    // The parser wants a terminator; the byte that stands there is put back.
+    let overwritten: UInt8? = end < buffer.count ? buffer[end] : nil
+    if overwritten == nil { buffer.append(0) } else { buffer[end] = 0 }
+    defer {
+      if let overwritten { buffer[end] = overwritten } else { buffer.removeLast() }
+      if start == buffer.count {
+        // Small buffers are kept for the next message; a large one was for a rare large reply.
+        buffer.removeAll(keepingCapacity: buffer.capacity <= 65536)
+        start = 0
+        scanned = 0
+      }
+    }
+    return buffer.withUnsafeBufferPointer { body(UnsafeBufferPointer(rebasing: $0[range.lowerBound...range.upperBound])) }
+  }
+
+  /// Looks for the end of the message at `start`; its index is one past the closing brace.
+  private mutating func scan() throws(Fault) -> Int? {
+    while scanned < buffer.count {
+      let byte = buffer[scanned]
+      scanned += 1
+      if inString {
+        if afterBackslash {
+          afterBackslash = false
+        } else if byte == UInt8(ascii: "\\") {
+          afterBackslash = true
+        } else if byte == UInt8(ascii: "\"") {
+          inString = false
+        }
+        continue
+      }
+      switch byte {
+      case UInt8(ascii: "{"), UInt8(ascii: "["):
+        if depth == 0 {
+          guard byte == UInt8(ascii: "{") else { throw .notAnObject(byte) }
+          start = scanned - 1
+        }
+        depth += 1
+      case UInt8(ascii: "}"), UInt8(ascii: "]"):
+        guard depth > 0 else { throw .notAnObject(byte) }
+        depth -= 1
+        if depth == 0 { return scanned }
+      case UInt8(ascii: " "), UInt8(ascii: "\t"), UInt8(ascii: "\r"), UInt8(ascii: "\n"):
+        if depth == 0 { start = scanned }
+      default:
+        guard depth > 0 else { throw .notAnObject(byte) }
+        if byte == UInt8(ascii: "\"") { inString = true }
+      }
+    }
+    if buffer.count - start > limit { throw .tooLong(limit: limit) }
+    return nil
+  }
+}

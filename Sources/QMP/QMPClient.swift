@@ -1,0 +1,236 @@
+import DequeModule
+import Glibc
+public import SystemdEvent
+public import SystemdJSON
+public import SystemPackage
+
+/// One QMP connection, seen from the client's side.
+///
+/// Commands may be issued by any number of tasks at once; they go out in the order of the calls and carry no id, because
+/// QEMU answers the in-band commands of one monitor in order and reads its input at some 5 µs a byte. Every call ends: with
+/// the reply, or with ``QMPError/disconnected`` when the connection does.
+@EventLoopActor
+public final class QMPClient {
+  /// How many commands may wait for their replies. One more fails with ``QMPError/overloaded``.
+  public static let maximumPending = 4096
+  /// The longest message accepted from the server, in bytes; `query-qmp-schema`, the longest known, has a quarter of a million.
+  public static let maximumMessage = 32 << 20
+
+  private let socket: OwnedDescriptor
+  private var readiness: EventSource?
+  private var splitter = MessageSplitter(limit: maximumMessage)
+  private var pending = Deque<Slot>()
+  private var outgoing = Deque<Outgoing>()
+  private let greeted = Promise<Result<Greeting, QMPError>>()
+
+  /// Called with each event, in its place between the replies.
+  public var onEvent: ((QMPEvent) -> Void)?
+  /// The end of the connection: how it came. Fulfilled after the calls in flight have failed.
+  public let disconnected = Promise<QMPError>()
+
+  /// Commands written together, whose caller waits for all replies.
+  private final class Batch {
+    var results: [Result<JSONVariant, QMPError>] = []
+    let count: Int
+    let continuation: CheckedContinuation<[Result<JSONVariant, QMPError>], Never>
+    init(count: Int, _ continuation: CheckedContinuation<[Result<JSONVariant, QMPError>], Never>) {
+      self.count = count
+      self.continuation = continuation
+    }
+    func add(_ result: Result<JSONVariant, QMPError>) {
+      results.append(result)
+      if results.count == count { continuation.resume(returning: results) }
+    }
+  }
+  private struct Slot {
+    let command: String
+    let batch: Batch
+  }
+  private struct Outgoing {
+    var bytes: ArraySlice<UInt8>
+    var descriptors: [CInt]
+  }
+
+  /// Takes over a connected stream socket.
+  public init(_ socket: consuming OwnedDescriptor) throws(SystemdError) {
+    let raw = socket.raw
+    self.socket = socket
+    readiness = try EventSource.descriptor(raw, .readable) { [weak self] in self?.ready($0) }
+    readiness?.interest = .readable
+  }
+
+  /// Connects to a server's UNIX socket.
+  ///
+  /// - Throws: ``QMPError/connect(path:_:)``.
+  public convenience init(connectingTo path: FilePath) throws(QMPError) {
+    do {
+      try self.init(.connected(to: path))
+    } catch {
+      throw .connect(path: path.string, error.errno)
+    }
+  }
+
+  /// Negotiates, without waiting for the greeting first: a server reads what came early once it is ready.
+  ///
+  /// - Parameter limit: how long to wait for the greeting; nil waits until the connection ends.
+  /// - Returns: the greeting.
+  public func negotiate(within limit: Duration? = nil) async throws(QMPError) -> Greeting {
+    let negotiated = Promise<Result<JSONVariant, QMPError>>()
+    startTask { negotiated.fulfil(await self.pipeline([QMPCommand("qmp_capabilities")])[0]) }
+    let greeting: Result<Greeting, QMPError>
+    if let limit {
+      guard let inTime = await greeted.value(within: limit) else {
+        close()
+        throw .greeting("nothing came within \(limit); a monitor serves one client at a time, and this one may have another")
+      }
+      greeting = inTime
+    } else {
+      greeting = await greeted.value
+    }
+    switch await negotiated.value {
+    case .success: break
+    case .failure(.execute(_, let errorClass, let desc)): throw .negotiation(errorClass: errorClass, desc: desc)
+    case .failure(let error): throw error
+    }
+    return try greeting.get()
+  }
+
+  /// Executes one command.
+  ///
+  /// - Parameter descriptors: go with the command's first byte; they stay the caller's.
+  /// - Returns: the value of `return`.
+  /// - Throws: ``QMPError/execute(command:errorClass:desc:)`` with the server's error, or how the connection failed.
+  @discardableResult
+  public func execute(
+    _ command: String, _ arguments: JSONVariant? = nil, descriptors: [CInt] = []
+  ) async throws(QMPError) -> JSONVariant {
+    try await pipeline([QMPCommand(command, arguments, descriptors: descriptors)])[0].get()
+  }
+
+  /// Executes commands in one write. They are not a transaction: each succeeds or fails by itself.
+  ///
+  /// - Returns: the results in the commands' order. Descriptors of all commands go with the first byte.
+  public func pipeline(_ commands: [QMPCommand]) async -> [Result<JSONVariant, QMPError>] {
+    if let end = disconnected.result { return commands.map { _ in .failure(end) } }
+    guard pending.count + commands.count <= Self.maximumPending else { return commands.map { _ in .failure(.overloaded) } }
+    return await withCheckedContinuation { continuation in
+      let batch = Batch(count: commands.count, continuation)
+      var bytes: [UInt8] = []
+      for command in commands {
+        pending.append(Slot(command: command.name, batch: batch))
+        command.appendWireForm(to: &bytes)
+      }
+      write(bytes, descriptors: commands.flatMap(\.descriptors))
+    }
+  }
+
+  /// Ends the connection; calls in flight fail.
+  public func close() { end(.disconnected) }
+
+  // MARK: the socket
+
+  private func write(_ bytes: [UInt8], descriptors: [CInt]) {
+    outgoing.append(Outgoing(bytes: bytes[...], descriptors: descriptors))
+    if outgoing.count == 1 { flush() }
+  }
+
+  private func flush() {
+    while let next = outgoing.first {
+      let transfer = next.bytes.withUnsafeBytes { send(socket.raw, isSocket: true, $0, descriptors: next.descriptors) }
+      switch transfer {
+      case .bytes(let count) where count == next.bytes.count:
+        outgoing.removeFirst()
+      case .bytes(let count):
+        outgoing[0].bytes.removeFirst(count)
+        outgoing[0].descriptors = []
+      case .wouldBlock:
+        readiness?.interest = [.readable, .writable]
+        return
+      case .failed:
+        // What the server said before it went is still to be read; its end of file ends the connection.
+        outgoing.removeAll()
+      }
+    }
+    readiness?.interest = .readable
+  }
+
+  private func ready(_ ready: Readiness) {
+    if ready.contains(.writable) { flush() }
+    if !ready.isDisjoint(with: [.readable, .hangUp, .error]) { readAvailable() }
+  }
+
+  private func readAvailable() {
+    withUnsafeTemporaryAllocation(byteCount: 65536, alignment: 8) { buffer in
+      var descriptors = PassedDescriptors()
+      // A server that never stops sending must not keep the loop: what is left is read in the next turn.
+      for _ in 0..<8 {
+        switch receive(socket.raw, isSocket: true, into: buffer, descriptors: &descriptors) {
+        case .bytes(0): return end(.disconnected)
+        case .bytes(let count):
+          descriptors.close()
+          splitter.append(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+          if let fault = dispatchMessages() { return end(fault) }
+          if disconnected.result != nil || count < buffer.count { return }
+        case .wouldBlock: return
+        case .failed: return end(.disconnected)
+        }
+      }
+    }
+  }
+
+  private func dispatchMessages() -> QMPError? {
+    do {
+      while true {
+        let parsed = try splitter.next { bytes in Result { () throws(JSONError) in try JSONVariant(parsingTerminated: bytes) } }
+        guard let parsed else { return nil }
+        try dispatch(ServerMessage(parsed.get()))
+        if disconnected.result != nil { return nil }
+      }
+    } catch let error as QMPError {
+      return error
+    } catch {
+      return .badReply("\(error)")
+    }
+  }
+
+  private func dispatch(_ message: ServerMessage) throws(QMPError) {
+    switch message {
+    case .greeting(let greeting): greeted.fulfil(.success(greeting))
+    case .event(let event): onEvent?(event)
+    case .reply(let value):
+      guard let slot = pending.popFirst() else { throw .badReply("a reply to no command") }
+      slot.batch.add(.success(value))
+    case .error(let errorClass, let desc):
+      guard let slot = pending.popFirst() else { throw .badReply("an error reply to no command: \(desc)") }
+      slot.batch.add(.failure(.execute(command: slot.command, errorClass: errorClass, desc: desc)))
+    }
+  }
+
+  private func end(_ error: QMPError) {
+    guard disconnected.result == nil else { return }
+    readiness = nil
+    // The descriptor itself closes with this object; the server learns of the end now.
+    shutdown(socket.raw, CInt(SHUT_RDWR))
+    outgoing.removeAll()
+    let unanswered = pending
+    pending.removeAll()
+    for slot in unanswered { slot.batch.add(.failure(error)) }
+    greeted.fulfil(.failure(error))
+    disconnected.fulfil(error)
+  }
+}
+
+extension QMPCommand {
+  /// Appends the shortest form that QEMU accepts: no spaces, no id, no line end.
+  @EventLoopActor
+  func appendWireForm(to bytes: inout [UInt8]) {
+    bytes.append(contentsOf: #"{"execute":""#.utf8)
+    bytes.append(contentsOf: name.utf8)
+    bytes.append(UInt8(ascii: "\""))
+    if let arguments {
+      bytes.append(contentsOf: #","arguments":"#.utf8)
+      arguments.withText { bytes.append(contentsOf: $0) }
+    }
+    bytes.append(UInt8(ascii: "}"))
+  }
+}

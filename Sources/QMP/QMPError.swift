@@ -1,0 +1,31 @@
+public import SystemPackage
+
+/// How a conversation with a QMP server can fail, by stage.
+public enum QMPError: Error, Equatable, CustomStringConvertible {
+  /// No connection came about.
+  case connect(path: String, Errno)
+  /// The server did not greet as QMP servers do.
+  case greeting(String)
+  /// The server refused `qmp_capabilities`.
+  case negotiation(errorClass: String, desc: String)
+  /// The server executed a command and answered with an error: QEMU's own class and text.
+  case execute(command: String, errorClass: String, desc: String)
+  /// The connection ended before the reply came.
+  case disconnected
+  /// The server sent what is not QMP. The connection is given up.
+  case badReply(String)
+  /// More commands wait for their replies than ``QMPClient/maximumPending``.
+  case overloaded
+
+  public var description: String {
+    switch self {
+    case .connect(let path, let errno): "cannot connect to \(path): \(errno)"
+    case .greeting(let reason): "no QMP greeting: \(reason)"
+    case .negotiation(let errorClass, let desc): "QMP negotiation refused: \(desc) (\(errorClass))"
+    case .execute(let command, let errorClass, let desc): "\(command): \(desc) (\(errorClass))"
+    case .disconnected: "the QMP connection ended"
+    case .badReply(let reason): "not a QMP server: \(reason)"
+    case .overloaded: "too many QMP commands are waiting for replies"
+    }
+  }
+}

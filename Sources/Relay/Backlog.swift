@@ -1,0 +1,92 @@
+import SystemdEvent
+
+/// Bytes on their way to one descriptor, with the descriptors that came with them: at most one chunk, because its source is
+/// not read again before it is gone.
+struct Backlog: ~Copyable {
+  private var bytes: [UInt8] = []
+  private var sent = 0
+  private var descriptors = PassedDescriptors()
+
+  var isEmpty: Bool { sent == bytes.count }
+
+  /// The outcome of writing.
+  enum Progress {
+    /// All of it is out.
+    case empty
+    /// The rest waits until the descriptor is writable.
+    case blocked
+    /// The other side takes nothing any more; the rest was dropped.
+    case broken
+  }
+
+  /// Writes `chunk` behind what waits, straight from where it is; only what does not go out at once is copied.
+  mutating func write(
+    _ chunk: UnsafeRawBufferPointer, descriptors passed: consuming PassedDescriptors = PassedDescriptors(), to output: Endpoint
+  ) -> Progress {
+    guard isEmpty else {
+      bytes.append(contentsOf: chunk)
+      return flush(to: output)
+    }
+    var offset = 0
+    while offset < chunk.count {
+      switch send(output.raw, isSocket: output.isSocket, UnsafeRawBufferPointer(rebasing: chunk[offset...]), descriptors: passed.raw) {
+      case .bytes(let count):
+        passed.close()
+        offset += count
+      case .wouldBlock:
+        bytes.removeAll(keepingCapacity: true)
+        bytes.append(contentsOf: chunk[offset...])
+        sent = 0
+        descriptors = passed
+        return .blocked
+      case .failed: return .broken
+      }
+      // A pipe takes one buffer each time that it is writable; a second write might wait.
+      if !output.isSocket, offset < chunk.count {
+        bytes = Array(chunk[offset...])
+        sent = 0
+        return .blocked
+      }
+    }
+    return .empty
+  }
+
+  /// Writes on, after the descriptor became writable.
+  mutating func flush(to output: Endpoint) -> Progress {
+    while !isEmpty {
+      let transfer = bytes.withUnsafeBytes {
+        send(output.raw, isSocket: output.isSocket, UnsafeRawBufferPointer(rebasing: $0[sent...]), descriptors: descriptors.raw)
+      }
+      switch transfer {
+      case .bytes(let count):
+        descriptors.close()
+        sent += count
+      case .wouldBlock: return .blocked
+      case .failed:
+        drop()
+        return .broken
+      }
+      if !output.isSocket, !isEmpty { return .blocked }
+    }
+    drop()
+    return .empty
+  }
+
+  /// Forgets what waits, and its memory: an idle session holds none.
+  mutating func drop() {
+    bytes = []
+    sent = 0
+    descriptors.close()
+  }
+}
+
+/// A descriptor of somebody else's, and what kind it is.
+struct Endpoint {
+  let raw: CInt
+  let isSocket: Bool
+
+  init(_ descriptor: borrowing OwnedDescriptor) {
+    raw = descriptor.raw
+    isSocket = descriptor.isSocket
+  }
+}

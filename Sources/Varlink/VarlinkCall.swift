@@ -1,0 +1,93 @@
+import CSystemd
+import Glibc
+import SystemPackage
+public import SystemdEvent
+public import SystemdJSON
+
+/// One method call under way. The server answers it with what the handler returns or throws; a handler that streams or
+/// upgrades does so here first.
+@EventLoopActor
+public final class VarlinkCall {
+  /// The qualified name of the method.
+  public let method: String
+  /// The caller's parameters, checked against the interface.
+  public let parameters: JSONVariant
+  /// Who calls.
+  public var peer: VarlinkPeer { connection.peer }
+
+  private let connection: VarlinkConnection
+  private let flags: sd_varlink_method_flags_t
+  /// A reference of ours: libsystemd wants one to be held while a call is pending.
+  private let link: OpaquePointer
+  private var isAnswered = false
+
+  init(_ connection: VarlinkConnection, method: String, parameters: JSONVariant, flags: sd_varlink_method_flags_t) {
+    self.connection = connection
+    self.method = method
+    self.parameters = parameters
+    self.flags = flags
+    link = sd_varlink_ref(connection.link)
+  }
+
+  isolated deinit { sd_varlink_unref(link) }
+
+  /// The caller accepts a stream of replies.
+  public var wantsMore: Bool { flags.rawValue & SD_VARLINK_METHOD_MORE.rawValue != 0 }
+  /// The caller wants the connection for another protocol.
+  public var wantsUpgrade: Bool { flags.rawValue & SD_VARLINK_METHOD_UPGRADE.rawValue != 0 }
+  /// The caller wants no reply.
+  public var isOneway: Bool { flags.rawValue & SD_VARLINK_METHOD_ONEWAY.rawValue != 0 }
+
+  /// Whether the caller's connection has ended.
+  public var callerIsGone: Bool { connection.hasEnded }
+
+  /// Calls `handler` when the caller's connection ends; at once, if it has.
+  public func whenCallerGoes(_ handler: @escaping () -> Void) { connection.atEnd(handler) }
+
+  /// Sends one reply of a stream.
+  ///
+  /// - Throws: `ENOBUFS` when the caller has left more than 16 MiB unread, `ENOTCONN` when it has gone.
+  public func notify(_ parameters: JSONVariant) throws(SystemdError) {
+    try check("sd_varlink_notify", sd_varlink_notify(link, parameters.pointer))
+  }
+
+  /// Ends the connection without a reply: the end of a stream whose source is gone.
+  public func hangUp() {
+    isAnswered = true
+    sd_varlink_close(link)
+  }
+
+  /// Sends the final reply, then takes the connection out of Varlink once that is out.
+  ///
+  /// - Returns: the raw connection; nil if the caller has gone before.
+  public func upgrade(_ parameters: JSONVariant?) async throws(SystemdError) -> UpgradedConnection? {
+    isAnswered = true
+    guard let upgraded = try await connection.respondAndUpgrade(parameters?.pointer) else { return nil }
+    return UpgradedConnection(input: OwnedDescriptor(owning: upgraded.input), output: OwnedDescriptor(owning: upgraded.output))
+  }
+
+  func reply(_ parameters: JSONVariant?) {
+    answer("sd_varlink_reply") { sd_varlink_reply(link, parameters?.pointer) }
+  }
+
+  func fail(_ error: VarlinkError) {
+    answer("sd_varlink_error") { sd_varlink_error(link, error.name, error.parameters?.pointer) }
+  }
+
+  private func answer(_ call: String, _ send: () -> CInt) {
+    guard !isAnswered, !isOneway, !callerIsGone else { return }
+    isAnswered = true
+    // sd_varlink_error returns the errno that the error stands for. What is left pending by a real failure would hang the
+    // caller, so the connection ends instead.
+    if send() < 0, call == "sd_varlink_reply" { sd_varlink_close(link) }
+  }
+}
+
+/// A connection that has left Varlink: raw bytes from here on. Input and output are two descriptors, of one socket or of
+/// two pipes.
+public struct UpgradedConnection: ~Copyable {
+  public let input: OwnedDescriptor
+  public let output: OwnedDescriptor
+  /// Both, for a new owner of each.
+  public consuming func take() -> (input: CInt, output: CInt) { (input.take(), output.take()) }
+}

@@ -1,0 +1,100 @@
+import CSystemd
+import Glibc
+import SystemPackage
+import SystemdEvent
+
+/// Who is at the other end of a connection, as the kernel tells it (SO_PEERCRED).
+public struct VarlinkPeer: Sendable, Equatable {
+  public let user: UInt32?
+  public let group: UInt32?
+  public let process: Int32?
+}
+
+/// One client's connection, from accept to its end: by hang-up, by the server, or by an upgrade.
+@EventLoopActor
+final class VarlinkConnection {
+  /// Valid until `didEnd()`: the server's callbacks keep it in step.
+  let link: OpaquePointer
+  let peer: VarlinkPeer
+  private var endHandlers: [() -> Void] = []
+  private(set) var hasEnded = false
+
+  /// The two descriptors of an upgraded connection: for input and for output.
+  typealias Upgraded = (input: CInt, output: CInt)
+  private var upgrade: CheckedContinuation<Upgraded?, Never>?
+  private var upgradeCheck: EventSource?
+  private var upgradeEnd: (() -> Void)?
+
+  /// Whether an upgrade was asked for whose outcome is not known yet.
+  var isUpgrading: Bool { upgrade != nil }
+
+  /// Calls `handler` when the outcome of the upgrade under way is known.
+  func atUpgradeEnd(_ handler: @escaping () -> Void) { upgradeEnd = handler }
+
+  init(_ link: OpaquePointer) {
+    self.link = link
+    var user: uid_t = 0
+    var group: gid_t = 0
+    var process: pid_t = 0
+    peer = VarlinkPeer(
+      user: sd_varlink_get_peer_uid(link, &user) >= 0 ? user : nil,
+      group: sd_varlink_get_peer_gid(link, &group) >= 0 ? group : nil,
+      process: sd_varlink_get_peer_pid(link, &process) >= 0 ? process : nil)
+  }
+
+  /// Calls `handler` at the end of the connection; at once, if that was already.
+  func atEnd(_ handler: @escaping () -> Void) {
+    if hasEnded { handler() } else { endHandlers.append(handler) }
+  }
+
+  /// The server's disconnect callback came.
+  func didEnd() {
+    hasEnded = true
+    let handlers = endHandlers
+    endHandlers = []
+    for handler in handlers { handler() }
+    guard upgrade != nil else { return }
+    // This callback comes both when the peer vanished and, right before the upgrade callback, when the upgrade went well.
+    // What is true is known once the dispatch under way is over.
+    upgradeCheck = try? EventSource.whenIdle { [weak self] in self?.finishUpgrade(nil) }
+    if upgradeCheck == nil { finishUpgrade(nil) }
+  }
+
+  /// Sends the final reply, and takes the connection over once it is out.
+  ///
+  /// - Returns: nil if the peer went first.
+  func respondAndUpgrade(_ parameters: OpaquePointer?) async throws(SystemdError) -> Upgraded? {
+    guard !hasEnded else { return nil }
+    try check("sd_varlink_bind_upgrade", sd_varlink_bind_upgrade(link, VarlinkServer.upgradeCallback))
+    // Unsafe only in name: the call below happens before this function suspends.
+    nonisolated(unsafe) let parameters = parameters
+    var failure: SystemdError?
+    let upgraded = await withCheckedContinuation { (continuation: CheckedContinuation<Upgraded?, Never>) in
+      upgrade = continuation
+      let result = sd_varlink_respond_and_upgrade(link, parameters)
+      if result < 0 {
+        upgrade = nil
+        failure = SystemdError("sd_varlink_respond_and_upgrade", Errno(rawValue: -result))
+        continuation.resume(returning: nil)
+      }
+    }
+    if let failure, failure.errno != .socketNotConnected { throw failure }
+    return upgraded
+  }
+
+  /// The upgrade callback came with descriptors that are ours, or will not come.
+  func finishUpgrade(_ upgraded: Upgraded?) {
+    upgradeCheck = nil
+    guard let waiting = upgrade else {
+      if let upgraded {
+        close(upgraded.input)
+        close(upgraded.output)
+      }
+      return
+    }
+    upgrade = nil
+    upgradeEnd?()
+    upgradeEnd = nil
+    waiting.resume(returning: upgraded)
+  }
+}

@@ -1,0 +1,189 @@
+import CSystemd
+import Glibc
+public import SystemPackage
+public import SystemdEvent
+public import SystemdJSON
+
+/// A Varlink service on the event loop, over sd-varlink.
+///
+/// Each call becomes a task of the loop; one connection has one call under way at a time, any number of connections are
+/// served at once, up to ``Limits``.
+@EventLoopActor
+public final class VarlinkServer {
+  /// What `org.varlink.service.GetInfo` tells.
+  public struct Info: Sendable {
+    public var vendor: String
+    public var product: String
+    public var version: String
+    public var url: String?
+    public init(vendor: String, product: String, version: String, url: String? = nil) {
+      self.vendor = vendor
+      self.product = product
+      self.version = version
+      self.url = url
+    }
+  }
+
+  /// How many connections are accepted; further ones are refused by closing them. Upgraded ones do not count.
+  public struct Limits: Sendable {
+    public var connections: UInt32
+    public var connectionsPerUser: UInt32
+    public init(connections: UInt32 = 4096, connectionsPerUser: UInt32 = 1024) {
+      self.connections = connections
+      self.connectionsPerUser = connectionsPerUser
+    }
+  }
+
+  /// Answers one call: the parameters of the reply, or nil for none.
+  public typealias Handler = @EventLoopActor @Sendable (VarlinkCall) async throws -> JSONVariant?
+
+  private let server: OpaquePointer
+  private let errorReply: @EventLoopActor (any Error) -> VarlinkError
+  private var interfaces: [VarlinkInterface] = []
+  private var methods: [String: Method] = [:]
+  private var connections: [OpaquePointer: VarlinkConnection] = [:]
+  private struct Method {
+    let kind: VarlinkInterface.MethodKind
+    let handler: Handler
+  }
+
+  /// - Parameter errorReply: makes a reply of what handlers throw, unless it is a ``VarlinkError`` already.
+  public init(
+    _ info: Info, limits: Limits = Limits(), errorReply: @escaping @EventLoopActor (any Error) -> VarlinkError
+  ) throws(SystemdError) {
+    var server: OpaquePointer?
+    let flags =
+      SD_VARLINK_SERVER_UPGRADABLE.rawValue | SD_VARLINK_SERVER_ACCOUNT_UID.rawValue | SD_VARLINK_SERVER_INHERIT_USERDATA.rawValue
+    try check("sd_varlink_server_new", sd_varlink_server_new(&server, sd_varlink_server_flags_t(rawValue: flags)))
+    guard let server else { throw SystemdError("sd_varlink_server_new", .noMemory) }
+    self.server = server
+    self.errorReply = errorReply
+    try check("sd_varlink_server_set_info", sd_varlink_server_set_info(server, info.vendor, info.product, info.version, info.url))
+    try check("sd_varlink_server_set_connections_max", sd_varlink_server_set_connections_max(server, limits.connections))
+    try check(
+      "sd_varlink_server_set_connections_per_uid_max",
+      sd_varlink_server_set_connections_per_uid_max(server, limits.connectionsPerUser))
+    // Unretained: this object owns the server, and ends its connections before it lets go of it.
+    sd_varlink_server_set_userdata(server, Unmanaged.passUnretained(self).toOpaque())
+    try check(
+      "sd_varlink_server_bind_connect",
+      sd_varlink_server_bind_connect(server) { _, link, userdata in
+        VarlinkServer.callback(link, userdata) { server, link in server.connections[link] = VarlinkConnection(link) }
+      })
+    try check(
+      "sd_varlink_server_bind_disconnect",
+      sd_varlink_server_bind_disconnect(server) { _, link, userdata in
+        _ = VarlinkServer.callback(link, userdata) { server, link in server.disconnected(link) }
+      })
+    try check(
+      "sd_varlink_server_attach_event",
+      sd_varlink_server_attach_event(server, EventLoop.shared.event, Int64(SD_EVENT_PRIORITY_NORMAL)))
+  }
+
+  isolated deinit {
+    sd_varlink_server_set_userdata(server, nil)
+    sd_varlink_server_shutdown(server)
+    for connection in connections.values { sd_varlink_close(connection.link) }
+    sd_varlink_server_unref(server)
+  }
+
+  /// Adds an interface, for introspection and for the checks of calls. Its methods are to be bound, every one.
+  public func add(_ interface: VarlinkInterface) throws(SystemdError) {
+    try check("sd_varlink_server_add_interface", sd_varlink_server_add_interface(server, interface.pointer))
+    interfaces.append(interface)
+  }
+
+  /// Has `handler` answer the calls of `method`, a qualified name.
+  ///
+  /// A handler of kind `.more` or `.upgrade` is called only by callers that ask for that; others get
+  /// `org.varlink.service.ExpectedMore` or `…ExpectedUpgrade`.
+  public func bind(_ method: String, _ kind: VarlinkInterface.MethodKind = .plain, _ handler: @escaping Handler) throws(SystemdError) {
+    methods[method] = Method(kind: kind, handler: handler)
+    try check(
+      "sd_varlink_server_bind_method",
+      sd_varlink_server_bind_method(server, method) { link, parameters, flags, userdata in
+        // Unsafe only in name: used on this thread, before this callback returns.
+        nonisolated(unsafe) let parameters = parameters
+        return VarlinkServer.callback(link, userdata) { server, link in
+          server.dispatch(link, JSONVariant(borrowing: parameters), flags)
+        }
+      })
+  }
+
+  /// Listens on a UNIX socket at `path`, made with `mode`. One that a dead server left is replaced.
+  public func listen(on path: FilePath, mode: CInterop.Mode) throws(SystemdError) {
+    try check("sd_varlink_server_listen_address", sd_varlink_server_listen_address(server, path.string, mode))
+  }
+
+  /// Stops listening and ends every connection. Replies already given are sent as far as they can be without waiting.
+  public func shutDown() {
+    sd_varlink_server_shutdown(server)
+    for connection in connections.values { sd_varlink_close(connection.link) }
+  }
+
+  /// Stops listening; connections go on.
+  public func stopListening() { sd_varlink_server_shutdown(server) }
+
+  /// How many connections there are, upgraded ones not counted.
+  public var connectionCount: Int { connections.count }
+
+  // MARK: callbacks
+
+  /// Enters Swift from a callback of the server: finds the server behind `userdata` and runs `body` on the actor.
+  private nonisolated static func callback(
+    _ link: OpaquePointer?, _ userdata: UnsafeMutableRawPointer?, _ body: @EventLoopActor (VarlinkServer, OpaquePointer) -> Void
+  ) -> CInt {
+    guard let link, let userdata else { return 0 }
+    // Unsafe only in name: libsystemd calls on the loop's thread, and `link` is valid for this call at least.
+    nonisolated(unsafe) let borrowed = link
+    let server = Unmanaged<VarlinkServer>.fromOpaque(userdata).takeUnretainedValue()
+    EventLoopActor.assumeIsolated { body(server, borrowed) }
+    return 0
+  }
+
+  /// For `sd_varlink_bind_upgrade`: the reply is out, and the descriptors are ours.
+  nonisolated static let upgradeCallback: sd_varlink_upgrade_t = { link, input, output, userdata in
+    VarlinkServer.callback(link, userdata) { server, link in server.upgraded(link, (input, output)) }
+  }
+
+  private func dispatch(_ link: OpaquePointer, _ parameters: JSONVariant, _ flags: sd_varlink_method_flags_t) {
+    var name: UnsafePointer<CChar>?
+    guard sd_varlink_get_current_method(link, &name) >= 0, let name, let connection = connections[link],
+      let method = methods[String(cString: name)]
+    else { return }
+    let call = VarlinkCall(connection, method: String(cString: name), parameters: parameters, flags: flags)
+    switch method.kind {
+    case .more where !call.wantsMore: return call.fail(.expectedMore)
+    case .upgrade where !call.wantsUpgrade: return call.fail(.expectedUpgrade)
+    default: break
+    }
+    startTask {
+      do {
+        call.reply(try await method.handler(call))
+      } catch {
+        call.fail(error as? VarlinkError ?? self.errorReply(error))
+      }
+    }
+  }
+
+  /// Connections that have left the table with an upgrade under way; the upgrade callback comes in the same dispatch.
+  private var upgrading: [OpaquePointer: VarlinkConnection] = [:]
+
+  private func disconnected(_ link: OpaquePointer) {
+    guard let connection = connections.removeValue(forKey: link) else { return }
+    connection.didEnd()
+    if connection.isUpgrading {
+      upgrading[link] = connection
+      connection.atUpgradeEnd { [weak self] in self?.upgrading[link] = nil }
+    }
+  }
+
+  private func upgraded(_ link: OpaquePointer, _ descriptors: VarlinkConnection.Upgraded) {
+    guard let connection = upgrading[link] else {
+      close(descriptors.input)
+      close(descriptors.output)
+      return
+    }
+    connection.finishUpgrade(descriptors)
+  }
+}

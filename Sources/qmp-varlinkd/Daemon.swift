@@ -1,0 +1,152 @@
+import ArgumentParser
+import Bridge
+import Glibc
+import Logging
+import Machine
+import QMP
+import SystemPackage
+import SystemdEvent
+import Varlink
+
+/// One run of the daemon, from its command line to its exit status.
+@EventLoopActor
+final class Daemon {
+  /// Gets hold of the machine; gives up when the promise is fulfilled.
+  typealias MachineSource = @EventLoopActor @Sendable (Logger, Promise<Void>) async throws(MachineError) -> Machine
+
+  private enum Status {
+    static let failure: CInt = 1
+    static let connectionLost: CInt = 69
+  }
+  /// How long sessions may take to deliver what they have when the machine has gone.
+  private static let farewell = Duration.seconds(3)
+  /// How long sessions may take to come to rest when the machine stays.
+  private static let detachLimit = Duration.seconds(10)
+
+  private let machineName: MachineName
+  private let stopLimits: Machine.StopLimits?
+  private let logger: Logger
+  private let stopRequested = Promise<Void>()
+  private let hurry = Promise<Void>()
+  private var signals: [EventSource] = []
+
+  private init(_ machineName: MachineName, _ stopLimits: Machine.StopLimits?, _ logger: Logger) {
+    self.machineName = machineName
+    self.stopLimits = stopLimits
+    self.logger = logger
+  }
+
+  /// Serves a machine until it ends or a signal comes.
+  ///
+  /// - Parameter stopLimits: how to end the machine with the daemon; nil leaves it running.
+  /// - Throws: the exit status, if it is not 0.
+  nonisolated static func run(_ options: ServiceOptions, stopLimits: Machine.StopLimits?, _ source: @escaping MachineSource) throws {
+    // Before anything can make a thread: the loop gets these by signalfd.
+    var blocked = sigset_t()
+    sigemptyset(&blocked)
+    for signal in [SIGTERM, SIGINT, SIGCHLD] { sigaddset(&blocked, signal) }
+    sigprocmask(SIG_BLOCK, &blocked, nil)
+    signal(SIGPIPE, SIG_IGN)
+
+    let logger = makeLogger(level: options.logLevel, machine: options.machine)
+    let directory: RuntimeDirectory
+    do throws(RuntimeDirectory.Failure) {
+      let location = try RuntimeDirectory.location(machine: options.machine, option: options.runtimeDirectory)
+      directory = try RuntimeDirectory(location, machine: options.machine)
+    } catch {
+      logger.error("\(error)")
+      throw ExitCode(Status.failure)
+    }
+    let socket = directory.controlSocket
+    startTask {
+      let daemon = Daemon(options.machine, stopLimits, logger)
+      EventLoop.shared.exit(await daemon.serve(source, socket: socket))
+    }
+    let status = try EventLoop.shared.run()
+    directory.remove()
+    if status != 0 { throw ExitCode(status) }
+  }
+
+  private func serve(_ source: MachineSource, socket: FilePath) async -> CInt {
+    do {
+      for signal in [SIGTERM, SIGINT] {
+        signals.append(try EventSource.signal(signal) { [weak self] in self?.signalled() })
+      }
+      let machine: Machine
+      do throws(MachineError) {
+        machine = try await source(logger, stopRequested)
+      } catch {
+        if stopRequested.result != nil { return 0 }
+        logger.error("\(error)")
+        if case .startFailed(let status, _) = error { return Self.exitStatus(status) }
+        return Status.failure
+      }
+      return try await serve(machine, socket: socket)
+    } catch {
+      logger.error("\(error)")
+      return Status.failure
+    }
+  }
+
+  private func serve(_ machine: Machine, socket: FilePath) async throws -> CInt {
+    let info = VarlinkServer.Info(vendor: "qmp-varlink", product: "qmp-varlinkd", version: programVersion)
+    let server = try VarlinkServer(info, errorReply: varlinkError(for:))
+    let sessions = Sessions(machine: machine, logger: logger)
+    var sawShutdown = false
+    let subscription = machine.subscribe { if $0.name == "SHUTDOWN" { sawShutdown = true } }
+    try MachineInstanceService.add(to: server, machine: machine)
+    try QemuMachineInstanceService.add(to: server, sessions: sessions)
+    try server.listen(on: socket, mode: 0o600)
+    let status = "machine \(machineName), QEMU \(machine.greeting.version)"
+    logger.info("serving \(status) at \(socket)")
+    ServiceManager.ready("Serving \(status)")
+
+    let over = Promise<Void>()
+    startTask {
+      _ = await machine.disconnected.value
+      over.fulfil()
+    }
+    startTask {
+      await self.stopRequested.value
+      over.fulfil()
+    }
+    await over.value
+
+    if machine.disconnected.result == nil {
+      ServiceManager.stopping("Stopping")
+      if let stopLimits {
+        await machine.stop(stopLimits, hurry: hurry)
+      } else {
+        server.stopListening()
+        await sessions.stop(within: Self.detachLimit)
+        machine.detach()
+      }
+    }
+    // Callers in flight have their errors by now, and sessions their ends; what can be sent goes out first.
+    await sessions.finished(within: Self.farewell)
+    await idle()
+    machine.unsubscribe(subscription)
+    server.shutDown()
+
+    if let process = machine.process {
+      let status = await process.ended.value
+      logger.notice("QEMU \(status)")
+      return Self.exitStatus(status)
+    }
+    if stopRequested.result != nil || sawShutdown { return 0 }
+    logger.error("the connection to QEMU was lost")
+    return Status.connectionLost
+  }
+
+  private func signalled() {
+    if stopRequested.result == nil { stopRequested.fulfil() } else { hurry.fulfil() }
+  }
+
+  /// A shell's way to tell a signal from a status.
+  private static func exitStatus(_ status: ExitStatus) -> CInt {
+    switch status {
+    case .exited(let status): status
+    case .signaled(let signal): 128 + signal
+    }
+  }
+}

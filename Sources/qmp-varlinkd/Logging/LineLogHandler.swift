@@ -1,0 +1,46 @@
+import Glibc
+import Logging
+
+/// Writes each message as one line to standard error, for a person to read.
+struct LineLogHandler: LogHandler {
+  var logLevel: Logger.Level
+  var metadata: Logger.Metadata = [:]
+  /// Colour is for terminals, and for those who did not refuse it.
+  private let usesColour: Bool
+
+  init(logLevel: Logger.Level, onTerminal: Bool) {
+    self.logLevel = logLevel
+    usesColour = onTerminal && (getenv("NO_COLOR").map { $0.pointee == 0 } ?? true)
+  }
+
+  subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+    get { metadata[key] }
+    set { metadata[key] = newValue }
+  }
+
+  func log(event: LogEvent) {
+    let metadata = metadata.merging(event.metadata ?? [:], uniquingKeysWith: { $1 })
+    let details = metadata.sorted { $0.key < $1.key }.map { "\($0)=\($1)" }.joined(separator: " ")
+    var line = "qmp-varlinkd: \(Self.prefix(event.level, usesColour))\(Self.printable("\(event.message)"))"
+    if !details.isEmpty { line += " (\(Self.printable(details)))" }
+    line += "\n"
+    // One write a message, so that lines of several processes do not mix.
+    line.withUTF8 { _ = write(STDERR_FILENO, $0.baseAddress, $0.count) }
+  }
+
+  private static func prefix(_ level: Logger.Level, _ usesColour: Bool) -> String {
+    let (word, colour): (String, String) =
+      switch level {
+      case .critical, .error: ("error: ", "31")
+      case .warning: ("warning: ", "33")
+      case .notice, .info: ("", "0")
+      case .debug, .trace: ("debug: ", "2")
+      }
+    return usesColour && !word.isEmpty ? "\u{1B}[\(colour)m\(word)\u{1B}[0m" : word
+  }
+
+  /// What comes from QEMU or a client must not control the terminal. Line ends are kept.
+  static func printable(_ text: String) -> String {
+    String(String.UnicodeScalarView(text.unicodeScalars.map { $0.properties.generalCategory == .control && $0 != "\n" ? "\u{FFFD}" : $0 }))
+  }
+}

@@ -1,0 +1,29 @@
+import ArgumentParser
+
+/// The command line's root.
+@main
+struct QMPVarlinkd: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "qmp-varlinkd",
+    abstract: "Manages one QEMU virtual machine and serves it over Varlink.",
+    discussion: """
+      The socket 'control' in the runtime directory serves io.systemd.MachineInstance, the interface of systemd-vmspawn, \
+      and io.systemd.QemuMachineInstance.AcquireQMP, which upgrades a connection to raw QMP on a monitor of its own:
+
+        varlinkctl call unix:DIR/control io.systemd.MachineInstance.Describe '{}'
+        varlinkctl call --upgrade unix:DIR/control io.systemd.QemuMachineInstance.AcquireQMP '{}'
+
+      EXIT STATUS
+        0      the guest shut down, or the daemon was asked to stop
+        N      QEMU's own status, if it failed
+        128+N  QEMU was ended by signal N
+        1      the daemon failed
+        64     the command line is wrong
+        69     the connection to an attached QEMU was lost
+      """,
+    version: programVersion,
+    subcommands: [RunCommand.self, AttachCommand.self])
+}
+
+/// The version of this program, as `--version` and `org.varlink.service.GetInfo` tell it.
+let programVersion = "0.1.0"
