@@ -13,6 +13,7 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-collections", exact: "1.6.0"),
     .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
     .package(url: "https://github.com/apple/swift-system", exact: "1.8.1"),
+    .package(url: "https://github.com/swiftlang/swift-subprocess", exact: "1.0.2", traits: []),
   ],
   targets: [
     // Each line reaches only lines below it.
@@ -73,19 +74,19 @@ let package = Package(
 
     .target(
       name: "TestSupport",
-      dependencies: [
-        "SystemdEvent", "SystemdJSON", "QMP",
-        .product(name: "SystemPackage", package: "swift-system"),
-      ],
+      dependencies: ["SystemdEvent", .product(name: "Subprocess", package: "swift-subprocess"), .product(name: "SystemPackage", package: "swift-system")],
       path: "Tests/TestSupport"),
     .testTarget(name: "SystemdEventTests", dependencies: ["SystemdEvent", "TestSupport"]),
-    .testTarget(name: "SystemdJSONTests", dependencies: ["SystemdJSON"]),
+    .testTarget(name: "SystemdJSONTests", dependencies: ["SystemdJSON", "TestSupport"]),
     .testTarget(name: "QMPTests", dependencies: ["QMP", "TestSupport"]),
     .testTarget(name: "RelayTests", dependencies: ["Relay", "TestSupport"]),
     .testTarget(name: "VarlinkTests", dependencies: ["Varlink", "Interfaces", "TestSupport"]),
     .testTarget(name: "MachineTests", dependencies: ["Machine", "TestSupport"]),
     .testTarget(name: "DaemonTests", dependencies: ["qmp-varlinkd", "TestSupport"]),
-    .testTarget(name: "IntegrationTests", dependencies: ["TestSupport", "SystemdJSON"]),
+    .testTarget(
+      name: "IntegrationTests",
+      dependencies: ["TestSupport", "SystemdEvent", "SystemdJSON", .product(name: "SystemPackage", package: "swift-system")],
+      resources: [.copy("Clients")]),
   ],
   swiftLanguageModes: [.v6]
 )
