@@ -56,9 +56,11 @@ public final class Machine {
     } catch {
       throw .system(error)
     }
+    let isOver = Promise<Void>()
+    defer { isOver.fulfil() }
     startTask {
       await cancelled.value
-      process.signal(SIGKILL)
+      if isOver.result == nil { process.signal(SIGKILL) }
     }
     do throws(QMPError) {
       let greeting = try await control.negotiate()

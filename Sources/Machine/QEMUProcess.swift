@@ -74,6 +74,9 @@ public final class QEMUProcess {
     printSource = try EventSource.descriptor(printed.raw, .readable) { [weak self] _ in self?.readPrinted() }
   }
 
+  // The source goes before the descriptor that it watches.
+  isolated deinit { printSource = nil }
+
   /// Sends QEMU a signal, unless it has ended.
   public func signal(_ signal: CInt) {
     if status == nil { kill(id, signal) }

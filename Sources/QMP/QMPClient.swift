@@ -56,8 +56,10 @@ public final class QMPClient {
     let raw = socket.raw
     self.socket = socket
     readiness = try EventSource.descriptor(raw, .readable) { [weak self] in self?.ready($0) }
-    readiness?.interest = .readable
   }
+
+  // The source goes before the descriptor that it watches.
+  isolated deinit { readiness = nil }
 
   /// Connects to a server's UNIX socket.
   ///

@@ -77,7 +77,6 @@ public final class Relay {
       output = nil
     }
     monitorSource = try EventSource.descriptor(self.monitor.raw, .readable) { [weak self] in self?.monitorReady($0) }
-    monitorSource?.interest = .readable
     if let client {
       inputSource = try EventSource.descriptor(client.input, .readable) { [weak self] _ in self?.readClient() }
       outputSource = try EventSource.descriptor(client.output, []) { [weak self] in self?.outputReady($0) }
@@ -87,6 +86,13 @@ public final class Relay {
       clientClosed.fulfil()
       endInput()
     }
+  }
+
+  // The sources go before the descriptors that they watch.
+  isolated deinit {
+    inputSource = nil
+    outputSource = nil
+    monitorSource = nil
   }
 
   /// Ends the session from our side: what the client has sent is still executed, nothing more is read.

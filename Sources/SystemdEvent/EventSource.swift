@@ -73,15 +73,18 @@ public final class EventSource {
   isolated deinit { sd_event_source_disable_unref(source) }
 
   /// Calls `handler` whenever `descriptor` is ready for any of `interest`, hung up or in error. The descriptor stays the
-  /// caller's, and must stay open as long as this source is held.
+  /// caller's, and must stay open as long as this source is held: epoll would go on reporting an open file that has another
+  /// descriptor, for a source that is no more.
   public static func descriptor(
     _ descriptor: CInt, _ interest: Readiness, handler: @escaping @EventLoopActor (Readiness) -> Void
   ) throws(SystemdError) -> EventSource {
-    try EventSource("sd_event_add_io", Context(handler)) { source, userdata in
+    let source = try EventSource("sd_event_add_io", Context(handler)) { source, userdata in
       sd_event_add_io(
         EventLoop.shared.event, &source, descriptor, interest.rawValue,
         { _, _, ready, userdata in Context<Readiness>.dispatch(userdata, Readiness(rawValue: ready)) }, userdata)
     }
+    source.interest = interest
+    return source
   }
 
   /// Calls `handler` once, `delay` from now on the monotonic clock.

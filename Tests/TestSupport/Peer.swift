@@ -99,7 +99,10 @@ public final class Peer {
     return copy
   }
 
-  isolated deinit { for copy in duplicates { Glibc.close(copy) } }
+  isolated deinit {
+    source = nil
+    for copy in duplicates { Glibc.close(copy) }
+  }
 
   private func read() {
     guard let raw = descriptor?.raw else { return }

@@ -1,0 +1,196 @@
+import Glibc
+import Subprocess
+public import SystemPackage
+public import SystemdEvent
+
+/// A `qmp-varlinkd` that runs for one test, with its socket in a folder of its own.
+@EventLoopActor
+public final class RunningDaemon {
+  public let directory: FilePath
+  public let process: Int32
+  private let logFile: FilePath
+
+  public var socket: FilePath { directory.appending("control") }
+  /// The socket, as varlinkctl wants it.
+  public var address: String { "unix:\(socket)" }
+  /// What the daemon said on standard error.
+  public var log: String { contents(of: logFile) }
+  /// Its children: QEMU, if it started one.
+  public var children: [Int32] {
+    contents(of: FilePath("/proc/\(process)/task/\(process)/children")).split(separator: " ").compactMap { Int32($0.trimmingPrefix("\n")) }
+  }
+  /// The QEMU that it started.
+  public func qemu() throws -> Int32 {
+    guard let child = children.first else { throw Failure("the daemon has no child; its log:\n\(log)") }
+    return child
+  }
+
+  public struct Failure: Error, CustomStringConvertible {
+    public let description: String
+    public init(_ description: String) { self.description = description }
+  }
+
+  init(directory: FilePath, process: Int32, logFile: FilePath) {
+    self.directory = directory
+    self.process = process
+    self.logFile = logFile
+  }
+
+  /// A new connection to the control socket.
+  public func connect() throws -> VarlinkPeer {
+    VarlinkPeer(try Peer(.connected(to: socket)))
+  }
+
+  /// One call on a connection of its own.
+  public func call(_ method: String, _ parameters: String = "{}") async throws -> String {
+    try await connect().call(method, parameters)
+  }
+
+  /// A connection that has been upgraded to QMP; nothing has been read of that yet.
+  public func acquireQMP() async throws -> Peer {
+    let connection = try connect()
+    let reply = try await connection.call("io.systemd.QemuMachineInstance.AcquireQMP", flags: #","upgrade":true"#)
+    guard !reply.contains("\"error\"") else { throw Failure(reply) }
+    return connection.peer
+  }
+
+  /// One QMP command on a session of its own: the line with the reply.
+  public func qmp(_ command: String) async throws -> String {
+    let session = try await acquireQMP()
+    try await session.write(#"{"execute":"qmp_capabilities"}"# + command)
+    session.endWriting()
+    try await session.waitForEnd()
+    let lines = session.text.split(whereSeparator: \.isNewline).filter { !$0.contains("\"event\"") }
+    guard lines.count >= 3 else { throw Failure("no reply: \(session.text)") }
+    return String(lines[2])
+  }
+
+  public func signal(_ signal: CInt) { kill(process, signal) }
+
+  /// How many descriptors a process has.
+  public static func descriptorCount(of process: Int32) -> Int {
+    guard let folder = opendir("/proc/\(process)/fd") else { return -1 }
+    defer { closedir(folder) }
+    var count = 0
+    while readdir(folder) != nil { count += 1 }
+    return count
+  }
+
+  /// A field of /proc/PID/status that is a number.
+  public static func status(of process: Int32, _ field: String) -> Int {
+    let line = contents(of: FilePath("/proc/\(process)/status")).split(separator: "\n").first { $0.hasPrefix("\(field):") }
+    return line?.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap { Int($0) } ?? -1
+  }
+}
+
+/// Runs a daemon with `arguments` (the runtime directory is added), and `body` once it said READY=1. Then the daemon is
+/// asked to stop, twice, if it has not ended.
+///
+/// - Returns: what `body` returned, and the daemon's exit status.
+@EventLoopActor
+public func withDaemon<Result: Sendable>(
+  _ arguments: [String], directory: FilePath? = nil, _ body: @escaping @EventLoopActor (RunningDaemon) async throws -> Result
+) async throws -> (result: Result, status: Int32) {
+  try await withTemporaryDirectory { temporary in
+    let directory = directory ?? temporary
+    let readiness = try NotifySocket(at: temporary.appending("notify"))
+    let logFile = temporary.appending("log")
+    let log = try FileDescriptor.open(
+      logFile, .writeOnly, options: [.create, .append], permissions: [.ownerReadWrite])
+    defer { try? log.close() }
+    let separator = arguments.firstIndex(of: "--") ?? arguments.endIndex
+    let all = arguments[..<separator] + ["--runtime-directory", directory.string] + arguments[separator...]
+    let outcome = try await run(
+      .path(productsDirectory.appending("qmp-varlinkd")), arguments: Arguments(Array(all)),
+      environment: .inherit.updating(["NOTIFY_SOCKET": readiness.path.string]), input: .none,
+      output: .fileDescriptor(log, closeAfterSpawningProcess: false), error: .fileDescriptor(log, closeAfterSpawningProcess: false)
+    ) { execution in
+      let daemon = RunningDaemon(
+        directory: directory, process: execution.processIdentifier.value, logFile: logFile)
+      return await finish(daemon, readiness, body)
+    }
+    return (try outcome.closureResult.get(), outcome.terminationStatus.shellStatus)
+  }
+}
+
+@EventLoopActor
+private func finish<Result: Sendable>(
+  _ daemon: RunningDaemon, _ readiness: NotifySocket, _ body: @EventLoopActor (RunningDaemon) async throws -> Result
+) async -> Swift.Result<Result, any Error> {
+  let result: Swift.Result<Result, any Error>
+  do {
+    guard await readiness.ready.value(within: .seconds(60)) != nil else {
+      throw RunningDaemon.Failure("the daemon did not get ready; its log:\n\(daemon.log)")
+    }
+    result = .success(try await body(daemon))
+  } catch {
+    result = .failure(error)
+    print("the daemon's log:\n\(daemon.log)")
+  }
+  // The second signal says not to wait for the guest.
+  daemon.signal(SIGTERM)
+  daemon.signal(SIGINT)
+  return result
+}
+
+/// The far end of sd_notify.
+@EventLoopActor
+final class NotifySocket {
+  let path: FilePath
+  /// READY=1 has come.
+  let ready = Promise<Void>()
+  private let descriptor: OwnedDescriptor
+  private var source: EventSource?
+
+  init(at path: FilePath) throws {
+    self.path = path
+    let raw = socket(AF_UNIX, CInt(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+    guard raw >= 0 else { throw SystemdError.last("socket") }
+    descriptor = OwnedDescriptor(owning: raw)
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: Array(path.string.utf8)) }
+    let bound = withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(raw, $0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
+    }
+    guard bound == 0 else { throw SystemdError.last("bind") }
+    source = try EventSource.descriptor(raw, .readable) { [weak self] _ in
+      var buffer = [UInt8](repeating: 0, count: 4096)
+      let count = recv(raw, &buffer, buffer.count, CInt(MSG_DONTWAIT))
+      guard count > 0 else { return }
+      if String(decoding: buffer[..<count], as: UTF8.self).split(separator: "\n").contains("READY=1") { self?.ready.fulfil() }
+    }
+  }
+}
+
+/// A Varlink connection without any library.
+@EventLoopActor
+public final class VarlinkPeer {
+  public let peer: Peer
+  /// How much of what came has been given out.
+  private var consumed = 0
+
+  public init(_ peer: Peer) { self.peer = peer }
+
+  /// Sends a call.
+  public func send(_ method: String, _ parameters: String = "{}", flags: String = "") async throws {
+    try await peer.write(Array(#"{"method":"\#(method)","parameters":\#(parameters)\#(flags)}"#.utf8) + [0])
+  }
+
+  /// The next message.
+  public func receive() async throws -> String {
+    let from = consumed
+    try await peer.wait("a Varlink message") { $0.received[from...].contains(0) || $0.hasEnded }
+    guard let end = peer.received[from...].firstIndex(of: 0) else {
+      throw RunningDaemon.Failure("the connection ended before a message: '\(String(decoding: peer.received[from...], as: UTF8.self))'")
+    }
+    consumed = end + 1
+    return String(decoding: peer.received[from..<end], as: UTF8.self)
+  }
+
+  /// Sends a call and waits for its reply.
+  public func call(_ method: String, _ parameters: String = "{}", flags: String = "") async throws -> String {
+    try await send(method, parameters, flags: flags)
+    return try await receive()
+  }
+}
