@@ -56,10 +56,11 @@ public final class Sessions {
         logger.error("the monitor could not be removed: \(error)")
       }
     }
-    await relay.finish()
+    await relay.deliver()
     relays[monitor.id] = nil
     if relays.isEmpty { empty?.fulfil() }
     logger.info("session closed")
+    await relay.linger()
   }
 
   /// Ends all sessions, and waits for that, but no longer than `limit`.
@@ -68,7 +69,7 @@ public final class Sessions {
     await finished(within: limit)
   }
 
-  /// Waits until there is no session, but no longer than `limit`.
+  /// Waits until every session has ended and its client has what it is owed, but no longer than `limit`.
   public func finished(within limit: Duration) async {
     guard !relays.isEmpty else { return }
     let empty = Promise<Void>()

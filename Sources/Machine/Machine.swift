@@ -82,8 +82,10 @@ public final class Machine {
     do throws(QMPError) {
       let control = try QMPClient(connectingTo: socket)
       let greeting = try await control.negotiate(within: .seconds(5))
+      let machine = Machine(name: name, control: control, greeting: greeting, process: nil, logger: logger)
+      try await machine.monitors.continueNumbering()
       logger.info("attached to QEMU \(greeting.version) at \(socket)")
-      return Machine(name: name, control: control, greeting: greeting, process: nil, logger: logger)
+      return machine
     } catch {
       throw .qmp(error)
     }

@@ -29,6 +29,18 @@ public final class Monitors {
     self.logger = logger
   }
 
+  /// Starts counting behind what other daemons, dead or alive, have made in this QEMU.
+  func continueNumbering() async throws(QMPError) {
+    let results = await control.pipeline([
+      QMPCommand("qom-list", .object(["path": .string("/objects")])), QMPCommand("query-chardev"),
+    ])
+    let names = try results[0].get().elements?.compactMap { $0["name"]?.string } ?? []
+    let labels = try results[1].get().elements?.compactMap { $0["label"]?.string } ?? []
+    for id in names + labels where id.hasPrefix(Self.prefix) {
+      counter = max(counter, Int(id.dropFirst(Self.prefix.count), radix: 36) ?? 0)
+    }
+  }
+
   /// Adds a monitor on `socket`, QEMU's end of a connected pair. The caller then closes its copy, which would hide QEMU's
   /// end of file.
   ///

@@ -9,7 +9,8 @@ public import SystemdEvent
 ///
 ///     let relay = try Relay(client: …, monitor: …)
 ///     if await relay.drained.value == .drained { /* remove the monitor */ }
-///     await relay.finish()
+///     await relay.deliver()
+///     await relay.linger()
 ///
 /// What the client wrote before it closed or half-closed is executed; what it is still owed is delivered as long as it reads.
 /// In each direction at most one chunk is held, and a side is not read while the other does not take what is there.
@@ -100,13 +101,18 @@ public final class Relay {
     if !inputHasEnded { endInput() }
   }
 
-  /// Delivers what the client is still owed, then gives it the end of file, waits a little for its own, and closes.
-  public func finish() async {
+  /// Waits until the client has what it is owed, and gives it the end of file.
+  public func deliver() async {
     await delivered.value
     outputSource = nil
     if let output, output.isSocket { shutdown(output.raw, CInt(SHUT_WR)) }
     // A pipe's end of file is its close.
     outputDescriptor = nil
+  }
+
+  /// Waits a little for the client's own end of file, then closes: a client that is in the middle of writing is not killed
+  /// by that.
+  public func linger() async {
     _ = await clientClosed.value(within: Self.lingerLimit)
     inputSource = nil
     inputDescriptor = nil

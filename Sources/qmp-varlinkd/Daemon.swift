@@ -112,7 +112,8 @@ final class Daemon {
     }
     await over.value
 
-    if machine.disconnected.result == nil {
+    let wasAsked = machine.disconnected.result == nil
+    if wasAsked {
       ServiceManager.stopping("Stopping")
       if let stopLimits {
         await machine.stop(stopLimits, hurry: hurry)
@@ -133,7 +134,7 @@ final class Daemon {
       logger.notice("QEMU \(status)")
       return Self.exitStatus(status)
     }
-    if stopRequested.result != nil || sawShutdown { return 0 }
+    if wasAsked || sawShutdown { return 0 }
     logger.error("the connection to QEMU was lost")
     return Status.connectionLost
   }

@@ -1,0 +1,211 @@
+import Foundation
+import Glibc
+import SystemPackage
+import SystemdEvent
+import TestSupport
+import Testing
+
+@Suite("from the start of a machine to its end", .onEventLoop)
+struct LifecycleTests {
+  private static let daemon = productsDirectory.appending("qmp-varlinkd").string
+
+  @Test("kill -9 of QEMU: callers, subscribers and sessions learn of it, and the exit status tells") @EventLoopActor
+  func qemuKilled() async throws {
+    let (_, status) = try await withDaemon(bareMachine) { daemon in
+      let qemu = try daemon.qemu()
+      let negotiated = try await daemon.acquireQMP()
+      try await negotiated.write(#"{"execute":"qmp_capabilities"}"#)
+      try await negotiated.wait(for: #"{"return": {}}"#)
+      let silent = try await daemon.acquireQMP()
+      let subscriber = try daemon.connect()
+      _ = try await subscriber.call("io.systemd.MachineInstance.SubscribeEvents", flags: #","more":true"#)
+      // Stopped, QEMU answers nothing, so that these calls are in flight for sure.
+      kill(qemu, SIGSTOP)
+      let callers = try (0..<3).map { _ in try daemon.connect() }
+      for caller in callers { try await caller.send("io.systemd.MachineInstance.Describe") }
+      let acquirer = try daemon.connect()
+      try await acquirer.send("io.systemd.QemuMachineInstance.AcquireQMP", flags: #","upgrade":true"#)
+      try await negotiated.write(#"{"execute":"query-status"}"#)
+      kill(qemu, SIGKILL)
+      for caller in callers + [acquirer] {
+        #expect(try await caller.receive().contains(#""error":"io.systemd.MachineInstance.NotConnected""#))
+      }
+      try await negotiated.waitForEnd()
+      try await silent.waitForEnd()
+      #expect(try await subscriber.receive().contains(#""event":"SHUTDOWN","data":{"guest":false,"reason":"disconnected"}"#))
+      try await subscriber.peer.waitForEnd()
+    }
+    #expect(status == 128 + SIGKILL)
+  }
+
+  @Test("Terminate ends sessions after what QEMU still says, and the daemon with status 0") @EventLoopActor
+  func terminate() async throws {
+    let (_, status) = try await withDaemon(bareMachine) { daemon in
+      let session = try await daemon.acquireQMP()
+      try await session.write(#"{"execute":"qmp_capabilities"}"#)
+      try await session.wait(for: #"{"return": {}}"#)
+      #expect(try await daemon.call("io.systemd.MachineInstance.Terminate") == "{}")
+      try await session.waitForEnd()
+      #expect(session.text.contains(#""event": "SHUTDOWN""#))
+    }
+    #expect(status == 0)
+  }
+
+  @Test("quit on a session is answered there") @EventLoopActor
+  func quitOnSession() async throws {
+    let (_, status) = try await withDaemon(bareMachine) { daemon in
+      let session = try await daemon.acquireQMP()
+      try await session.write(#"{"execute":"qmp_capabilities"}{"execute":"quit","id":"last"}"#)
+      try await session.waitForEnd()
+      #expect(session.text.hasSuffix("{\"return\": {}, \"id\": \"last\"}\r\n"))
+    }
+    #expect(status == 0)
+  }
+
+  @Test("QEMU's own words and status when it does not start") @EventLoopActor
+  func startFails() async throws {
+    try await withTemporaryDirectory { folder in
+      let arguments = ["run", "--machine", "test", "--accel", "tcg", "--runtime-directory", folder.string, "--"]
+      let refused = try await command(Self.daemon, arguments + ["-machine", "none", "-device", "nonsense"])
+      #expect(refused.status == 1)
+      #expect(refused.error.contains("'nonsense' is not a valid device model name"))
+      let missing = try await command(Self.daemon, ["run", "--machine", "test", "--qemu", "/nonexistent/qemu", "--runtime-directory", folder.string])
+      #expect(missing.status == 1)
+      #expect(missing.error.contains("cannot start /nonexistent/qemu: No such file or directory"))
+    }
+  }
+
+  @Test("a second daemon for the same machine is refused, in words") @EventLoopActor
+  func secondDaemon() async throws {
+    _ = try await withDaemon(bareMachine) { daemon in
+      let second = try await command(Self.daemon, ["run", "--machine", "test", "--runtime-directory", daemon.directory.string])
+      #expect(second.status == 1)
+      #expect(second.error.contains("machine 'test' is served already"))
+      #expect(try await daemon.call("io.systemd.MachineInstance.Describe").contains("running"))
+    }
+  }
+
+  @Test("the control socket is its owner's alone, and goes with the daemon") @EventLoopActor
+  func controlSocket() async throws {
+    let (socket, _) = try await withDaemon(bareMachine) { daemon in
+      var status = stat()
+      #expect(daemon.socket.withPlatformString { stat($0, &status) } == 0)
+      #expect(status.st_mode & 0o777 == 0o600)
+      return daemon.socket
+    }
+    #expect(socket.withPlatformString { access($0, F_OK) } != 0)
+  }
+
+  @Test("a guest that does not power off is told to quit after --stop-timeout") @EventLoopActor
+  func stopTimeout() async throws {
+    let (log, status) = try await withDaemon(["run", "--machine", "test", "--accel", "tcg", "--memory", "64M", "--stop-timeout", "0", "--", "-machine", "none"]) { daemon in
+      let subscriber = try daemon.connect()
+      _ = try await subscriber.call("io.systemd.MachineInstance.SubscribeEvents", flags: #","more":true"#)
+      daemon.signal(SIGTERM)
+      try await subscriber.peer.waitForEnd()
+      #expect(subscriber.peer.text.contains("POWERDOWN") && subscriber.peer.text.contains("SHUTDOWN"))
+      return daemon.log
+    }
+    #expect(log.contains("telling QEMU to quit"))
+    #expect(status == 0)
+  }
+
+  @Test("attach serves a QEMU that runs already, replaces a dead daemon's socket, and leaves QEMU running") @EventLoopActor
+  func attach() async throws {
+    try await withTemporaryDirectory { folder in
+      let qmp = folder.appending("qmp")
+      let daemonFolder = folder.appending("daemon")
+      let machine = ["run", "--machine", "under", "--accel", "tcg", "--memory", "64M", "--", "-machine", "none", "-qmp", "unix:\(qmp),server=on,wait=off"]
+      _ = try await withDaemon(machine) { under in
+        let attached = ["attach", "--machine", "over", "--qmp", "unix:\(qmp)"]
+        let (session, killed) = try await withDaemon(attached, directory: daemonFolder) { daemon in
+          let session = try await daemon.acquireQMP()
+          daemon.signal(SIGKILL)
+          return session
+        }
+        #expect(killed == 128 + SIGKILL)
+        try await session.waitForEnd()
+
+        let (open, status) = try await withDaemon(attached, directory: daemonFolder) { daemon in
+          #expect(try await daemon.qmp(#"{"execute":"query-status"}"#) == #"{"return": {"status": "running", "running": true}}"#)
+          let open = try await daemon.acquireQMP()
+          try await open.write(#"{"execute":"qmp_capabilities"}"#)
+          try await open.wait(for: #"{"return": {}}"#)
+          daemon.signal(SIGTERM)
+          try await open.waitForEnd()
+          return open
+        }
+        #expect(status == 0)
+        #expect(open.text.contains("QMP"))
+        #expect(try await under.call("io.systemd.MachineInstance.Describe").contains("running"))
+
+        // Of the second daemon nothing is left, and the first one's monitor does no harm.
+        let chardevs = try await under.qmp(#"{"execute":"query-chardev"}"#)
+        #expect(chardevs.components(separatedBy: "disconnected:fd:").count == 2, "\(chardevs)")
+      }
+    }
+  }
+
+  @Test("attach to a QEMU that goes away ends with status 69") @EventLoopActor
+  func attachedQEMUKilled() async throws {
+    try await withTemporaryDirectory { folder in
+      let qmp = folder.appending("qmp")
+      let machine = ["run", "--machine", "under", "--accel", "tcg", "--memory", "64M", "--", "-machine", "none", "-qmp", "unix:\(qmp),server=on,wait=off"]
+      _ = try await withDaemon(machine) { under in
+        let qemu = try under.qemu()
+        let (_, status) = try await withDaemon(["attach", "--machine", "over", "--qmp", "unix:\(qmp)"], directory: folder.appending("over")) { daemon in
+          let session = try await daemon.acquireQMP()
+          kill(qemu, SIGKILL)
+          try await session.waitForEnd()
+        }
+        #expect(status == 69)
+      }
+      let nobody = try await command(
+        Self.daemon, ["attach", "--machine", "over", "--qmp", "unix:\(folder)/nobody", "--runtime-directory", folder.appending("over").string])
+      #expect(nobody.status == 1)
+      #expect(nobody.error.contains("cannot connect to \(folder)/nobody: No such file or directory"))
+    }
+  }
+
+  @Test("QEMU inherits nothing that it was not given") @EventLoopActor
+  func inheritedDescriptors() async throws {
+    _ = try await withDaemon(bareMachine) { daemon in
+      let qemu = try daemon.qemu()
+      _ = try await daemon.call("io.systemd.MachineInstance.Describe")
+      // Standard input, output and error, the control monitor, and what QEMU makes itself.
+      let listing = try await command("sh", ["-c", "cd /proc/\(qemu)/fd && for f in [3-9] ??; do readlink $f; done"])
+      let sockets = listing.output.split(separator: "\n").filter { $0.hasPrefix("socket:") }
+      #expect(sockets.count == 1, "\(listing.output)")
+      #expect(!listing.output.contains(daemon.directory.string), "\(listing.output)")
+    }
+  }
+
+  @Test("a Linux guest boots from kernel and RAM disk, and powers off at SIGTERM") @EventLoopActor
+  func linuxGuest() async throws {
+    try await withTemporaryDirectory { folder in
+      let made = try await command(try repositoryRoot().appending("examples/guest/make-guest").string, [folder.string])
+      try #require(made.status == 0, "\(made.error)")
+      let console = folder.appending("console")
+      let machine = [
+        "run", "--machine", "guest", "--kernel", folder.appending("vmlinuz").string, "--initrd", folder.appending("initrd").string,
+        "--append", "console=ttyS0 quiet", "--memory", "256M", "--console", console.string,
+      ]
+      let (_, status) = try await withDaemon(machine) { daemon in
+        let up = try await command("timeout", ["120", "sh", "-c", "tail -n +1 -F \(console) 2>/dev/null | grep -qm1 'guest: up'"])
+        try #require(up.status == 0, "\(contents(of: console))")
+        let subscriber = try daemon.connect()
+        _ = try await subscriber.call("io.systemd.MachineInstance.SubscribeEvents", flags: #","more":true"#)
+        daemon.signal(SIGTERM)
+        try await subscriber.peer.waitForEnd()
+        #expect(subscriber.peer.text.contains(#""event":"POWERDOWN""#))
+        #expect(subscriber.peer.text.contains(#""event":"SHUTDOWN","data":{"guest":true,"reason":"guest-shutdown"}"#))
+      }
+      #expect(status == 0)
+    }
+  }
+
+  /// The checkout that these tests were built from.
+  private func repositoryRoot(_ file: StaticString = #filePath) throws -> FilePath {
+    FilePath("\(file)").removingLastComponent().removingLastComponent().removingLastComponent()
+  }
+}
