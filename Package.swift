@@ -41,7 +41,7 @@ let package = Package(
       ]),
     .target(
       name: "Relay",
-      dependencies: ["SystemdEvent", .product(name: "SystemPackage", package: "swift-system")]),
+      dependencies: ["SystemdEvent", "SystemdJSON", .product(name: "SystemPackage", package: "swift-system")]),
     .target(
       name: "QMP",
       dependencies: [

@@ -65,7 +65,7 @@ public final class Sessions {
 
   /// Ends all sessions, and waits for that, but no longer than `limit`.
   public func stop(within limit: Duration) async {
-    for relay in relays.values { relay.stop() }
+    for relay in relays.values { relay.stop(because: "the daemon stops") }
     await finished(within: limit)
   }
 

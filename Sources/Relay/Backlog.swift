@@ -1,13 +1,15 @@
 import SystemdEvent
 
-/// Bytes on their way to one descriptor, with the descriptors that came with them: at most one chunk, because its source is
-/// not read again before it is gone.
+/// Bytes on their way to one descriptor, with the descriptors that came with them. How much may wait is for the owner to
+/// bound.
 struct Backlog: ~Copyable {
   private var bytes: [UInt8] = []
   private var sent = 0
   private var descriptors = PassedDescriptors()
 
   var isEmpty: Bool { sent == bytes.count }
+  /// How many bytes wait.
+  var count: Int { bytes.count - sent }
 
   /// The outcome of writing.
   enum Progress {
@@ -19,12 +21,20 @@ struct Backlog: ~Copyable {
     case broken
   }
 
-  /// Writes `chunk` behind what waits, straight from where it is; only what does not go out at once is copied.
+  /// Writes `chunk` behind what waits, straight from where it is; only what does not go out at once is copied. The
+  /// descriptors are taken.
   mutating func write(
-    _ chunk: UnsafeRawBufferPointer, descriptors passed: consuming PassedDescriptors = PassedDescriptors(), to output: Endpoint
+    _ chunk: UnsafeRawBufferPointer, descriptors passed: inout PassedDescriptors, to output: Endpoint
   ) -> Progress {
     guard isEmpty else {
+      if sent > bytes.count / 2 {
+        bytes.removeFirst(sent)
+        sent = 0
+      }
       bytes.append(contentsOf: chunk)
+      // Descriptors that come behind bytes which wait go with the next byte that is written: sooner than they should, but
+      // never later than the bytes that they belong to.
+      if !passed.isEmpty { descriptors.append(passed.take()) }
       return flush(to: output)
     }
     var offset = 0
@@ -37,9 +47,11 @@ struct Backlog: ~Copyable {
         bytes.removeAll(keepingCapacity: true)
         bytes.append(contentsOf: chunk[offset...])
         sent = 0
-        descriptors = passed
+        descriptors.append(passed.take())
         return .blocked
-      case .failed: return .broken
+      case .failed:
+        passed.close()
+        return .broken
       }
       // A pipe takes one buffer each time that it is writable; a second write might wait.
       if !output.isSocket, offset < chunk.count {
@@ -49,6 +61,12 @@ struct Backlog: ~Copyable {
       }
     }
     return .empty
+  }
+
+  /// The same without descriptors.
+  mutating func write(_ chunk: UnsafeRawBufferPointer, to output: Endpoint) -> Progress {
+    var none = PassedDescriptors()
+    return write(chunk, descriptors: &none, to: output)
   }
 
   /// Writes on, after the descriptor became writable.

@@ -1,8 +1,9 @@
 /// Finds the end of a drain in what a monitor sends, and keeps the drain's own traces from the client.
 ///
-/// A drain writes byte 0xFF, which resets QEMU's JSON lexer whatever state the client left it in, and a command with a
-/// nonce for its id. QEMU answers both in order, behind everything that the client is still owed: one error line without an
-/// id for the 0xFF, then the line with the nonce. So an error line is held back until the next reply shows whose it was.
+/// A drain writes byte 0xFF, which resets QEMU's JSON lexer whatever state the client left it in, and then commands with a
+/// nonce in their ids: one for each descriptor to be closed, and a last one. QEMU answers in order, behind everything that
+/// the client is still owed: one error line without an id for the 0xFF, then the lines with the nonce. So an error line is
+/// held back until the next reply shows whose it was.
 ///
 /// A value without I/O. Lines longer than ``longestHeld`` are passed on without being held: neither line of a drain is as
 /// long, unless the client left an unterminated string of that length, whose error report it then gets to see.
@@ -11,6 +12,8 @@ struct DrainFilter {
   static let longestHeld = 65536
 
   private let nonce: [UInt8]
+  /// What stands behind the nonce in the ids of all commands but the last.
+  private static let notLast = UInt8(ascii: "+")
   private var line: [UInt8] = []
   private var heldError: [UInt8] = []
   /// In the middle of a line that is passed on as it comes.
@@ -27,7 +30,16 @@ struct DrainFilter {
   }
 
   /// The bytes that begin a drain.
-  static func request(nonce: String) -> [UInt8] { [0xFF] + Array(#"{"execute":"","id":"\#(nonce)"}"#.utf8) }
+  ///
+  /// - Parameter closing: names of descriptors that the session passed to QEMU and may have left there, as JSON strings. QEMU
+  ///   does not close them with the monitor.
+  static func request(nonce: String, closing names: some Sequence<String> = EmptyCollection()) -> [UInt8] {
+    var request: [UInt8] = [0xFF]
+    for name in names {
+      request += #"{"execute":"closefd","arguments":{"fdname":\#(name)},"id":"\#(nonce)+"}"#.utf8
+    }
+    return request + #"{"execute":"","id":"\#(nonce)"}"#.utf8
+  }
 
   /// Takes in what the monitor sent, and gives back what the client is to get.
   mutating func filter(_ bytes: UnsafeRawBufferPointer) -> [UInt8] {
@@ -59,9 +71,9 @@ struct DrainFilter {
       // An event, which may come between the two. It does not say whose the held error is.
       output += line
       line.removeAll(keepingCapacity: true)
-    } else if contains(nonce, in: line) {
-      isDone = true
-      line = []
+    } else if let end = line.end(of: nonce) {
+      isDone = line[end] != Self.notLast
+      line.removeAll(keepingCapacity: true)
       heldError = []
     } else if line.starts(with: #"{"error""#.utf8) {
       output += heldError
@@ -78,9 +90,12 @@ struct DrainFilter {
     heldError.removeAll(keepingCapacity: true)
     line.removeAll(keepingCapacity: true)
   }
+}
 
-  private func contains(_ needle: [UInt8], in haystack: [UInt8]) -> Bool {
-    guard haystack.count >= needle.count else { return false }
-    return (0...(haystack.count - needle.count)).contains { haystack[$0...].starts(with: needle) }
+extension [UInt8] {
+  /// The index behind the first mention of `needle`, if that is not the end.
+  func end(of needle: [UInt8]) -> Int? {
+    guard count > needle.count else { return nil }
+    return (0..<(count - needle.count)).first { self[$0...].starts(with: needle) }.map { $0 + needle.count }
   }
 }

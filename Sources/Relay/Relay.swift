@@ -1,5 +1,6 @@
 import Glibc
 public import SystemdEvent
+public import SystemdJSON
 
 /// Carries one session: bytes and descriptors between a client and a monitor, until one of them goes.
 ///
@@ -13,9 +14,21 @@ public import SystemdEvent
 ///     await relay.linger()
 ///
 /// What the client wrote before it closed or half-closed is executed; what it is still owed is delivered as long as it reads.
-/// In each direction at most one chunk is held, and a side is not read while the other does not take what is there.
+/// Towards QEMU at most one chunk is held, and the client is not read while QEMU does not take it. Towards the client
+/// ``Options/unreadLimit`` bytes are held, so that a client that does not read costs this process's memory, with a bound, and
+/// not QEMU's, which has none.
 @EventLoopActor
 public final class Relay {
+  /// What differs from session to session.
+  public struct Options: Sendable {
+    /// How many bytes of replies and events a client may leave unread. With one more the session ends.
+    public var unreadLimit = 16 << 20
+    /// Says why a command is refused, in words for the client; nil permits it. Without it everything is permitted, malformed
+    /// input included, which is QEMU's to answer.
+    public var refusal: (@EventLoopActor @Sendable (JSONVariant) -> String?)?
+    public init() {}
+  }
+
   /// How the monitor's part of the session ended.
   public enum End: Sendable, Equatable {
     /// No command is under way on the monitor: it can be removed.
@@ -24,11 +37,46 @@ public final class Relay {
     case monitorGone
   }
 
+  /// Where a session is in its life.
+  public enum State: String, Sendable {
+    /// The client may send commands.
+    case active
+    /// The client sends no more, and QEMU has not yet answered all that it sent.
+    case draining
+    /// The same for longer than ``stuckAfter``: a command does not come back. The session waits for it, as long as it takes:
+    /// removing a monitor under a command can kill QEMU.
+    case stuck
+  }
+
+  /// What went through.
+  public struct Statistics: Sendable {
+    public var bytesFromClient = 0
+    public var bytesToClient = 0
+    public var commands = 0
+    public var replies = 0
+    /// When anything moved last.
+    public var lastActivity = ContinuousClock.now
+  }
+
   /// How long a client may take to close its side after it got our end of file.
   static let lingerLimit = Duration.seconds(10)
+  /// When a drain counts as stuck.
+  public static let stuckAfter = Duration.seconds(5)
+  /// How many names of passed descriptors are remembered. Further ones stay in QEMU.
+  private static let mostNames = 1024
 
   /// Fulfilled when the monitor has been drained or has gone.
   public let drained = Promise<End>()
+  /// Called when ``state`` has changed.
+  public var onStateChange: (() -> Void)?
+  public private(set) var state = State.active {
+    didSet { if state != oldValue { onStateChange?() } }
+  }
+  public private(set) var statistics = Statistics()
+  /// Why the session was ended from this side, if it was.
+  public private(set) var reasonForEnd: String?
+
+  private let options: Options
   private let delivered = Promise<Void>()
   private let clientClosed = Promise<Void>()
 
@@ -41,21 +89,31 @@ public final class Relay {
   private var inputSource: EventSource?
   private var outputSource: EventSource?
   private var monitorSource: EventSource?
+  private var stuckTimer: EventSource?
 
   /// Towards the monitor, and towards the client.
   private var upstream = Backlog()
   private var downstream = Backlog()
-  /// The client will send no more.
+  private var commands = CommandStream()
+  private var replies = ReplyScanner()
+  private var refusals: RefusalFilter?
+  /// Came with bytes that are held back still. QEMU keeps the newest ones only, and so does this.
+  private var heldDescriptors = PassedDescriptors()
+  /// Names that the client gave to descriptors in QEMU, as JSON strings.
+  private var descriptorNames: Set<String> = []
+  private var hasPassedDescriptors = false
+  /// The client will send no more, or is not listened to any more.
   private var inputHasEnded = false
   /// The client takes no more: replies are read and dropped.
   private var clientIsGone = false
   private var drain: DrainFilter?
-  private var monitorIsMidLine = false
 
   /// The one buffer that every session reads into; what cannot be written at once moves to a backlog.
   private static let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 65536, alignment: 16)
   /// QEMU takes its input byte by byte, so there is no hurry that way, and much fairness in small chunks.
   private static let upstreamChunk = 16384
+  /// What is about to be forwarded, collected here to be written at once.
+  private static var outgoing: [UInt8] = []
 
   /// Starts relaying.
   ///
@@ -63,7 +121,10 @@ public final class Relay {
   ///   - client: the client's input and output, descriptors that the relay owns from now on (two, even if they are of one
   ///     socket); nil for a client that has gone already.
   ///   - monitor: our end of the monitor's socket.
-  public init(client: (input: CInt, output: CInt)?, monitor: consuming OwnedDescriptor) throws(SystemdError) {
+  public init(
+    client: (input: CInt, output: CInt)?, monitor: consuming OwnedDescriptor, options: Options = Options()
+  ) throws(SystemdError) {
+    self.options = options
     self.monitor = Endpoint(monitor)
     monitorDescriptor = monitor
     if let client {
@@ -77,6 +138,7 @@ public final class Relay {
       input = nil
       output = nil
     }
+    if options.refusal != nil { refusals = RefusalFilter(nonce: Self.makeNonce()) }
     monitorSource = try EventSource.descriptor(self.monitor.raw, .readable) { [weak self] in self?.monitorReady($0) }
     if let client {
       inputSource = try EventSource.descriptor(client.input, .readable) { [weak self] _ in self?.readClient() }
@@ -96,16 +158,21 @@ public final class Relay {
     monitorSource = nil
   }
 
+  /// How many commands have no reply yet; nil when that is not known, because the client sent what is not plain JSON.
+  public var commandsInFlight: Int? { commands.isRaw ? nil : max(0, statistics.commands - statistics.replies) }
+
   /// Ends the session from our side: what the client has sent is still executed, nothing more is read.
-  public func stop() {
-    if !inputHasEnded { endInput() }
+  public func stop(because reason: String) {
+    guard !inputHasEnded else { return }
+    reasonForEnd = reason
+    endInput()
   }
 
   /// Waits until the client has what it is owed, and gives it the end of file.
   public func deliver() async {
     await delivered.value
     outputSource = nil
-    if let output, output.isSocket { shutdown(output.raw, CInt(SHUT_WR)) }
+    if let output, outputDescriptor != nil, output.isSocket { shutdown(output.raw, CInt(SHUT_WR)) }
     // A pipe's end of file is its close.
     outputDescriptor = nil
   }
@@ -137,8 +204,14 @@ public final class Relay {
       clientHasClosed()
       endInput()
     case .bytes(let count):
-      let progress = upstream.write(UnsafeRawBufferPointer(rebasing: buffer[..<count]), descriptors: descriptors, to: monitor)
-      upstreamMoved(progress)
+      statistics.bytesFromClient += count
+      statistics.lastActivity = .now
+      if !descriptors.isEmpty {
+        hasPassedDescriptors = true
+        heldDescriptors.close()
+        heldDescriptors.append(descriptors.take())
+      }
+      forward(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
     case .wouldBlock: break
     case .failed:
       clientIsGone = true
@@ -146,6 +219,51 @@ public final class Relay {
       clientHasClosed()
       endInput()
     }
+  }
+
+  private func forward(_ chunk: UnsafeRawBufferPointer) {
+    Self.outgoing.removeAll(keepingCapacity: true)
+    commands.consume(chunk) { piece in
+      switch piece {
+      case .command(let command): forward(command: command)
+      case .raw(let bytes): if refusals == nil { Self.outgoing += bytes }
+      }
+    }
+    let isUnreadable = commands.isRaw || commands.isStreaming
+    if isUnreadable, options.refusal != nil {
+      // What cannot be read cannot be judged.
+      refuse("This session takes plain JSON commands of at most \(CommandStream.longestHeld) bytes, and ends here", id: nil)
+    }
+    if !Self.outgoing.isEmpty {
+      upstreamMoved(Self.outgoing.withUnsafeBytes { upstream.write($0, descriptors: &heldDescriptors, to: monitor) })
+    }
+    if isUnreadable, options.refusal != nil { stop(because: "input that is not plain JSON on a restricted session") }
+  }
+
+  private func forward(command: ArraySlice<UInt8>) {
+    statistics.commands += 1
+    guard hasPassedDescriptors || options.refusal != nil else {
+      Self.outgoing += command
+      return
+    }
+    let parsed = (command + [0]).withUnsafeBufferPointer { try? JSONVariant(parsingTerminated: $0) }
+    if hasPassedDescriptors, parsed?["execute"]?.string == "getfd", let name = parsed?["arguments"]?["fdname"],
+      name.string != nil, descriptorNames.count < Self.mostNames
+    {
+      descriptorNames.insert(name.text)
+    }
+    if let refusal = options.refusal {
+      guard let parsed else { return refuse("JSON that cannot be read here", id: nil) }
+      if let reason = refusal(parsed) { return refuse(reason, id: parsed["id"]) }
+    }
+    Self.outgoing += command
+  }
+
+  /// Has the client answered with an error of QMP's own form, in its place among the replies.
+  private func refuse(_ reason: String, id: JSONVariant?) {
+    let error = JSONVariant.object(["class": .string("GenericError"), "desc": .string(reason)])
+    let reply = JSONVariant.object(["id": id, "error": error]).text + "\r\n"
+    if let placeholder = refusals?.placeholder(for: Array(reply.utf8)) { Self.outgoing += placeholder }
   }
 
   private func upstreamMoved(_ progress: Backlog.Progress) {
@@ -167,11 +285,21 @@ public final class Relay {
   private func clientHasClosed() {
     inputSource = nil
     clientClosed.fulfil()
+    releaseClient()
+  }
+
+  /// A client that is gone for good holds no descriptors of ours, however long its session takes to come to rest.
+  private func releaseClient() {
+    guard clientIsGone, clientClosed.result != nil else { return }
+    outputSource = nil
+    inputDescriptor = nil
+    outputDescriptor = nil
   }
 
   private func endInput() {
     inputHasEnded = true
     inputSource?.isEnabled = true
+    heldDescriptors.close()
     if !clientIsGone {
       // From now on only the output can tell that the client is gone for good.
       outputSource?.isEnabled = true
@@ -181,19 +309,21 @@ public final class Relay {
 
   private func beginDrain() {
     guard drained.result == nil else { return }
-    let nonce = String(UInt64.random(in: 1 << 60 ... UInt64.max), radix: 16)
-    drain = DrainFilter(nonce: nonce, midLine: monitorIsMidLine)
-    let progress = DrainFilter.request(nonce: nonce).withUnsafeBytes { upstream.write($0, to: monitor) }
-    upstreamMoved(progress)
+    state = .draining
+    let nonce = Self.makeNonce()
+    drain = DrainFilter(nonce: nonce, midLine: replies.isMidLine)
+    stuckTimer = try? EventSource.timer(after: Self.stuckAfter) { [weak self] in self?.state = .stuck }
+    let request = DrainFilter.request(nonce: nonce, closing: descriptorNames)
+    upstreamMoved(request.withUnsafeBytes { upstream.write($0, to: monitor) })
   }
+
+  private static func makeNonce() -> String { String(UInt64.random(in: 1 << 60 ... UInt64.max), radix: 16) }
 
   // MARK: monitor to client
 
   private func monitorReady(_ ready: Readiness) {
     if ready.contains(.writable) { upstreamMoved(upstream.flush(to: monitor)) }
-    if drained.result == nil, downstream.isEmpty || clientIsGone, !ready.isDisjoint(with: [.readable, .hangUp, .error]) {
-      readMonitor()
-    }
+    if drained.result == nil, !ready.isDisjoint(with: [.readable, .hangUp, .error]) { readMonitor() }
   }
 
   private func readMonitor() {
@@ -202,20 +332,26 @@ public final class Relay {
     case .bytes(0), .failed: end(.monitorGone)
     case .wouldBlock: break
     case .bytes(let count):
+      statistics.lastActivity = .now
       let chunk = UnsafeRawBufferPointer(rebasing: Self.scratch[..<count])
-      if drain == nil {
-        monitorIsMidLine = chunk[count - 1] != UInt8(ascii: "\n")
-        deliver(chunk, descriptors)
-      } else if let owed = drain?.filter(chunk) {
-        owed.withUnsafeBytes { deliver($0, PassedDescriptors()) }
-        if drain?.isDone == true { end(.drained) }
-      }
+      statistics.replies += replies.count(in: chunk)
+      if refusals == nil, drain == nil { return deliver(chunk, &descriptors) }
+      var owed = refusals?.filter(chunk) ?? Array(chunk)
+      if drain != nil, let filtered = owed.withUnsafeBytes({ drain?.filter($0) }) { owed = filtered }
+      owed.withUnsafeBytes { deliver($0, &descriptors) }
+      if drain?.isDone == true { end(.drained) }
     }
   }
 
-  private func deliver(_ chunk: UnsafeRawBufferPointer, _ descriptors: consuming PassedDescriptors) {
+  private func deliver(_ chunk: UnsafeRawBufferPointer, _ descriptors: inout PassedDescriptors) {
     guard !clientIsGone, !chunk.isEmpty, let output else { return }
-    downstreamMoved(downstream.write(chunk, descriptors: descriptors, to: output))
+    statistics.bytesToClient += chunk.count
+    downstreamMoved(downstream.write(chunk, descriptors: &descriptors, to: output))
+    guard downstream.count > options.unreadLimit else { return }
+    reasonForEnd = "the client left more than \(options.unreadLimit) bytes unread"
+    if output.isSocket { shutdown(output.raw, CInt(SHUT_RDWR)) }
+    clientTakesNoMore()
+    if !inputHasEnded { endInput() }
   }
 
   private func outputReady(_ ready: Readiness) {
@@ -236,7 +372,6 @@ public final class Relay {
     case .broken:
       clientTakesNoMore()
     }
-    updateMonitorInterest()
   }
 
   private func clientTakesNoMore() {
@@ -244,11 +379,11 @@ public final class Relay {
     downstream.drop()
     outputSource = nil
     if drained.result != nil { delivered.fulfil() }
-    updateMonitorInterest()
     if inputHasEnded {
       clientHasClosed()
     } else if input?.isSocket == false {
       // A broken pipe says nothing of the other pipe, which may stay open and silent for ever.
+      clientHasClosed()
       endInput()
     }
     // A socket's own end of file follows, behind what the client had sent.
@@ -257,18 +392,13 @@ public final class Relay {
   // MARK: the monitor's end
 
   private func updateMonitorInterest() {
-    guard let monitorSource else { return }
-    let reads = downstream.isEmpty
-    var interest: Readiness = reads ? .readable : []
-    if !upstream.isEmpty { interest.insert(.writable) }
-    monitorSource.interest = interest
-    // A monitor that hung up would be reported without end while its last words wait for the client.
-    monitorSource.isEnabled = reads || !upstream.isEmpty
+    monitorSource?.interest = upstream.isEmpty ? .readable : [.readable, .writable]
   }
 
   private func end(_ end: End) {
     guard drained.result == nil else { return }
     monitorSource = nil
+    stuckTimer = nil
     inputHasEnded = true
     inputSource?.isEnabled = true
     drained.fulfil(end)

@@ -17,6 +17,12 @@ public struct PassedDescriptors: ~Copyable, Sendable {
     raw = []
   }
 
+  /// Gives them all to the caller, who must close them.
+  public mutating func take() -> [CInt] {
+    defer { raw = [] }
+    return raw
+  }
+
   /// Takes in descriptors that the caller owned.
   public mutating func append(_ more: [CInt]) { raw += more }
 }

@@ -142,6 +142,9 @@ final class NotifySocket {
   private let descriptor: OwnedDescriptor
   private var source: EventSource?
 
+  // The source goes before the descriptor that it watches, of which a child that is just being made may have a copy.
+  isolated deinit { source = nil }
+
   init(at path: FilePath) throws {
     self.path = path
     let raw = socket(AF_UNIX, CInt(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
