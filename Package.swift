@@ -69,6 +69,7 @@ let package = Package(
         .embedInCode("io.systemd.MachineInstance.varlink"),
         .embedInCode("io.systemd.VirtualMachineInstance.varlink"),
         .embedInCode("io.systemd.QemuMachineInstance.varlink"),
+        .embedInCode("io.qmpvarlink.Sessions.varlink"),
       ]),
     .systemLibrary(name: "CSystemd", pkgConfig: "libsystemd"),
 

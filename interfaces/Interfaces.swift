@@ -6,6 +6,8 @@ public enum Interfaces {
   public static var virtualMachineInstance: String { text(PackageResources.io_systemd_VirtualMachineInstance_varlink) }
   /// `io.systemd.QemuMachineInstance`
   public static var qemuMachineInstance: String { text(PackageResources.io_systemd_QemuMachineInstance_varlink) }
+  /// `io.qmpvarlink.Sessions`
+  public static var sessions: String { text(PackageResources.io_qmpvarlink_Sessions_varlink) }
 
   private static func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }
 }

@@ -1,5 +1,6 @@
 import Interfaces
 public import SystemdEvent
+import SystemdJSON
 public import Varlink
 
 /// `io.systemd.QemuMachineInstance`: the upgrade to raw QMP.
@@ -9,7 +10,9 @@ public enum QemuMachineInstanceService {
   public static func add(to server: VarlinkServer, sessions: Sessions) throws {
     try server.add(VarlinkInterface(parsing: Interfaces.qemuMachineInstance, kinds: ["AcquireQMP": .upgrade]))
     try server.bind("io.systemd.QemuMachineInstance.AcquireQMP", .upgrade) { call in
-      try await sessions.open(call)
+      let named = call.parameters["access"]?.string
+      guard let access = named.map({ Access(rawValue: $0) }) ?? .full else { throw VarlinkError.invalidParameter("access") }
+      try await sessions.open(call, access: access)
       return nil
     }
   }

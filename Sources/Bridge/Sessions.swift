@@ -3,75 +3,176 @@ public import Machine
 import QMP
 import Relay
 public import SystemdEvent
-public import Varlink
+import SystemdJSON
+import Varlink
 
 /// The upgraded sessions: each a monitor of its own, and a relay between it and the client.
 @EventLoopActor
 public final class Sessions {
-  private let machine: Machine
-  private let logger: Logger
-  private var relays: [String: Relay] = [:]
-  private var empty: Promise<Void>?
+  /// How many sessions there may be, and what each may take. A session counts until its monitor is gone: one whose last
+  /// command does not come back takes its place until it does, and the next caller is refused.
+  public struct Limits: Sendable {
+    public var total: Int
+    public var perUser: Int
+    /// Bytes of replies and events that a client may leave unread.
+    public var unread: Int
+    public init(total: Int = 256, perUser: Int = 128, unread: Int = 16 << 20) {
+      self.total = total
+      self.perUser = perUser
+      self.unread = unread
+    }
+  }
 
-  public init(machine: Machine, logger: Logger) {
+  /// What happened to a session; `io.qmpvarlink.Sessions.Change`.
+  enum Change: String {
+    case current, opened, changed, closed
+  }
+
+  private let machine: Machine
+  private let limits: Limits
+  private let logger: Logger
+  /// Those that are open, in the order in which they were opened.
+  private(set) var all: [Session] = []
+  /// The users of those that are being opened.
+  private var opening: [UInt32?] = []
+  private var watchers: [Int: (Change, Session) -> Void] = [:]
+  private var nextWatcher = 0
+  private var empty: Promise<Void>?
+  private var spareTimer: EventSource?
+  /// How long a spare control monitor is kept after the last session.
+  private static let spareKept = Duration.seconds(30)
+
+  public init(machine: Machine, limits: Limits = Limits(), logger: Logger) {
     self.machine = machine
+    self.limits = limits
     self.logger = logger
   }
 
   /// Makes a monitor for the caller and turns the connection over to it. Returns when the session has begun; it ends by
   /// itself.
-  public func open(_ call: VarlinkCall) async throws {
-    let pair = try SocketPair()
-    let monitor = try await machine.monitors.add(on: pair.theirs)
-    var logger = logger
-    logger[metadataKey: "session"] = "\(monitor.id)"
-    let ours = pair.takeOurs()
-    let client: (input: CInt, output: CInt)?
+  func open(_ call: VarlinkCall, access: Access) async throws {
+    let user = call.peer.user
+    try checkLimits(user)
+    opening.append(user)
+    defer { if let index = opening.firstIndex(of: user) { opening.remove(at: index) } }
+
+    let added = try await machine.monitors.add()
+    let id = added.id
+    var client: (input: CInt, output: CInt)?
     var failure: (any Error)?
     do {
-      client = try await call.upgrade(nil)?.take()
+      client = try await call.upgrade(.object(["id": .string(id)]))?.take()
     } catch {
-      client = nil
       failure = error
     }
+    var options = Relay.Options()
+    options.unreadLimit = limits.unread
+    if access == .query { options.refusal = { QueryAccess.refusal($0) } }
     // With no client, whatever the reason, the relay has only to bring the monitor to rest.
-    let relay = try Relay(client: client, monitor: ours)
-    relays[monitor.id] = relay
-    if client != nil {
-      logger.info(
-        "session opened", metadata: ["uid": "\(call.peer.user ?? .max)", "pid": "\(call.peer.process ?? 0)"])
-    }
-    startTask { await self.end(monitor, relay, logger) }
+    let relay = try Relay(client: client, monitor: added.takeSocket(), options: options)
+    let session = Session(id: id, access: access, peer: call.peer, relay: relay)
+    begin(session)
     if let failure { throw failure }
   }
 
-  /// Waits for the session's end, and clears up.
-  private func end(_ monitor: Monitors.Monitor, _ relay: Relay, _ logger: Logger) async {
-    if await relay.drained.value == .drained {
-      do {
-        try await machine.monitors.remove(monitor)
-      } catch .qmp(.disconnected) {
-        // QEMU took it along.
-      } catch {
-        logger.error("the monitor could not be removed: \(error)")
+  /// The session of that id.
+  func session(_ id: String) -> Session? { all.first { $0.id == id } }
+
+  private func checkLimits(_ user: UInt32?) throws(VarlinkError) {
+    func refuse(_ limit: Int, perUser: Bool) -> VarlinkError {
+      VarlinkError(
+        "io.systemd.QemuMachineInstance.TooManySessions", .object(["limit": .integer(limit), "perUser": .boolean(perUser)]))
+    }
+    if all.count + opening.count >= limits.total { throw refuse(limits.total, perUser: false) }
+    let own = all.count { $0.peer.user == user } + opening.count { $0 == user }
+    if own >= limits.perUser { throw refuse(limits.perUser, perUser: true) }
+  }
+
+  private func begin(_ session: Session) {
+    var logger = logger
+    logger[metadataKey: "session"] = "\(session.id)"
+    logger.info(
+      "session opened",
+      metadata: ["uid": "\(session.peer.user ?? .max)", "pid": "\(session.peer.process ?? 0)", "access": "\(session.access)"])
+    all.append(session)
+    session.relay.onStateChange = { [weak self, weak session] in
+      guard let self, let session else { return }
+      if session.relay.state == .stuck {
+        logger.warning("a command does not come back; the session waits for it", metadata: ["session": "\(session.id)"])
       }
+      self.publish(.changed, session)
+    }
+    publish(.opened, session)
+    spareTimer = nil
+    machine.keepSpareMonitor()
+    startTask { await self.end(session, logger) }
+  }
+
+  /// How long the client's end of file waits for the monitor's removal. It should tell that nothing of the session is left,
+  /// but must not depend on a QEMU that does not answer.
+  private static let removalShown = Duration.seconds(1)
+
+  /// Waits for the session's end, and clears up.
+  private func end(_ session: Session, _ logger: Logger) async {
+    let relay = session.relay
+    let removed = Promise<Void>()
+    if await relay.drained.value == .drained {
+      startTask {
+        await self.removeMonitor(session.id, logger)
+        removed.fulfil()
+      }
+      _ = await removed.value(within: Self.removalShown)
+    } else {
+      removed.fulfil()
     }
     await relay.deliver()
-    relays[monitor.id] = nil
-    if relays.isEmpty { empty?.fulfil() }
-    logger.info("session closed")
+    await removed.value
+    all.removeAll { $0 === session }
+    logger.info("session closed\(relay.reasonForEnd.map { ": \($0)" } ?? "")")
+    publish(.closed, session)
+    if all.isEmpty {
+      empty?.fulfil()
+      spareTimer = try? EventSource.timer(after: Self.spareKept) { [machine] in startTask { await machine.dropSpareMonitor() } }
+    }
     await relay.linger()
   }
 
+  private func removeMonitor(_ id: String, _ logger: Logger) async {
+    do {
+      try await machine.monitors.remove(id)
+    } catch .qmp(.disconnected) {
+      // QEMU took it along.
+    } catch {
+      logger.error("the monitor could not be removed: \(error)")
+    }
+  }
+
+  // MARK: watching
+
+  /// Calls `handler` with each change from now on, until ``unwatch(_:)``.
+  func watch(_ handler: @escaping (Change, Session) -> Void) -> Int {
+    nextWatcher += 1
+    watchers[nextWatcher] = handler
+    return nextWatcher
+  }
+
+  func unwatch(_ watcher: Int) { watchers[watcher] = nil }
+
+  private func publish(_ change: Change, _ session: Session) {
+    for watcher in watchers.keys.sorted() { watchers[watcher]?(change, session) }
+  }
+
+  // MARK: the end of all
+
   /// Ends all sessions, and waits for that, but no longer than `limit`.
   public func stop(within limit: Duration) async {
-    for relay in relays.values { relay.stop(because: "the daemon stops") }
+    for session in all { session.relay.stop(because: "the daemon stops") }
     await finished(within: limit)
   }
 
   /// Waits until every session has ended and its client has what it is owed, but no longer than `limit`.
   public func finished(within limit: Duration) async {
-    guard !relays.isEmpty else { return }
+    guard !all.isEmpty else { return }
     let empty = Promise<Void>()
     self.empty = empty
     _ = await empty.value(within: limit)

@@ -14,33 +14,44 @@ public final class Machine {
   /// The QEMU that was started here; nil if it ran already.
   public let process: QEMUProcess?
   /// Fulfilled when QEMU can be reached no more. Calls in flight have failed by then.
-  public var disconnected: Promise<QMPError> { control.disconnected }
+  public var disconnected: Promise<QMPError> { control.lost }
   /// What QEMU said of itself.
   public let greeting: Greeting
 
-  private let control: QMPClient
+  private let control: ControlMonitor
   private let logger: Logger
+  private var spareID: String?
+  private var isMakingSpare = false
   private var subscribers: [Int: (QMPEvent) -> Void] = [:]
   private var nextSubscriber = 0
 
-  private init(name: MachineName, control: QMPClient, greeting: Greeting, process: QEMUProcess?, logger: Logger) {
+  private init(
+    name: MachineName, client: QMPClient, responseLimit: Duration, greeting: Greeting, process: QEMUProcess?, logger: Logger
+  ) {
     self.name = name
-    self.control = control
+    control = ControlMonitor(client, responseLimit: responseLimit, logger: logger)
     self.greeting = greeting
     self.process = process
     self.logger = logger
     monitors = Monitors(control: control, logger: logger)
     control.onEvent = { [weak self] event in self?.publish(event) }
+    control.onTakeOver = { [weak self] in
+      self?.spareID = nil
+      self?.keepSpareMonitor()
+    }
   }
 
   // MARK: making one
 
   /// Starts QEMU and waits until it executes commands, which is when the machine is set up.
   ///
-  /// - Parameter cancelled: fulfilled by somebody who does not want to wait any more; QEMU is ended then.
+  /// - Parameters:
+  ///   - responseLimit: how long a command may take before the machine counts as unresponsive.
+  ///   - cancelled: fulfilled by somebody who does not want to wait any more; QEMU is ended then.
   /// - Throws: ``MachineError/startFailed(_:lastWords:)`` with QEMU's own words if it ended instead.
   public static func start(
-    _ configuration: VirtualMachineConfiguration, logger: Logger, cancelled: Promise<Void> = Promise()
+    _ configuration: VirtualMachineConfiguration, responseLimit: Duration = .seconds(10), logger: Logger,
+    cancelled: Promise<Void> = Promise()
   ) async throws(MachineError) -> Machine {
     let process: QEMUProcess
     let control: QMPClient
@@ -67,7 +78,8 @@ public final class Machine {
       // The greeting comes before the machine is set up; the reply to any command comes after.
       try await control.execute("query-status")
       logger.info("QEMU \(greeting.version) runs", metadata: ["pid": "\(process.id)"])
-      return Machine(name: configuration.name, control: control, greeting: greeting, process: process, logger: logger)
+      return Machine(
+        name: configuration.name, client: control, responseLimit: responseLimit, greeting: greeting, process: process, logger: logger)
     } catch {
       guard error == .disconnected else {
         process.signal(SIGKILL)
@@ -78,12 +90,18 @@ public final class Machine {
   }
 
   /// Takes the monitor at `socket` of a QEMU that runs already as the control monitor.
-  public static func attach(name: MachineName, to socket: FilePath, logger: Logger) async throws(MachineError) -> Machine {
+  public static func attach(
+    name: MachineName, to socket: FilePath, responseLimit: Duration = .seconds(10), logger: Logger
+  ) async throws(MachineError) -> Machine {
     do throws(QMPError) {
       let control = try QMPClient(connectingTo: socket)
       let greeting = try await control.negotiate(within: .seconds(5))
-      let machine = Machine(name: name, control: control, greeting: greeting, process: nil, logger: logger)
+      let machine = Machine(
+        name: name, client: control, responseLimit: responseLimit, greeting: greeting, process: nil, logger: logger)
       try await machine.monitors.continueNumbering()
+      startTask {
+        do { try await machine.monitors.removeStrays() } catch { logger.warning("could not remove what another daemon left: \(error)") }
+      }
       logger.info("attached to QEMU \(greeting.version) at \(socket)")
       return machine
     } catch {
@@ -112,9 +130,14 @@ public final class Machine {
     public let name: String
   }
 
-  /// Asks for the run state.
+  /// Asks for the run state. It is `unresponsive` when QEMU does not answer.
   public func status() async throws(MachineError) -> Status {
-    let reply = try await execute("query-status")
+    let reply: JSONVariant
+    do {
+      reply = try await execute("query-status")
+    } catch .qmp(.timedOut) {
+      return Status(isRunning: false, name: "unresponsive")
+    }
     return Status(isRunning: reply["running"]?.boolean ?? false, name: reply["status"]?.string ?? "unknown")
   }
 
@@ -140,6 +163,39 @@ public final class Machine {
   @discardableResult
   private func execute(_ command: String) async throws(MachineError) -> JSONVariant {
     do { return try await control.execute(command) } catch { throw .qmp(error) }
+  }
+
+  // MARK: the spare monitor
+
+  /// Has a second monitor of ours at hand, for when a session removes the first.
+  public func keepSpareMonitor() {
+    guard !control.hasSpare, !isMakingSpare, disconnected.result == nil else { return }
+    isMakingSpare = true
+    startTask {
+      defer { self.isMakingSpare = false }
+      do {
+        let added = try await self.monitors.add()
+        let id = added.id
+        let client = try QMPClient(added.takeSocket())
+        _ = try await client.negotiate()
+        self.spareID = id
+        self.control.keep(spare: client)
+      } catch {
+        self.logger.warning("no spare monitor: \(error)")
+      }
+    }
+  }
+
+  /// Removes the second monitor, which costs QEMU time as long as it is there.
+  public func dropSpareMonitor() async {
+    guard let id = spareID, let client = control.releaseSpare() else { return }
+    spareID = nil
+    do {
+      try await monitors.remove(id)
+    } catch {
+      logger.warning("could not remove the spare monitor: \(error)")
+    }
+    client.close()
   }
 
   // MARK: events
@@ -199,6 +255,17 @@ public final class Machine {
     _ = await disconnected.value
   }
 
+  /// How long QEMU may take to remove what is ours.
+  private static let detachLimit = Duration.seconds(5)
+
   /// Lets go of a machine that goes on without us.
-  public func detach() { control.close() }
+  public func detach() async {
+    let isClear = Promise<Void>()
+    startTask {
+      await self.dropSpareMonitor()
+      isClear.fulfil()
+    }
+    _ = await isClear.value(within: Self.detachLimit)
+    control.close()
+  }
 }

@@ -12,89 +12,98 @@ public final class Monitors {
   /// What the ids of everything that we make in QEMU begin with.
   public nonisolated static let prefix = "qv-"
 
-  /// A monitor that was added.
-  public struct Monitor: Sendable, Equatable {
-    public let id: String
-  }
-
-  private let control: QMPClient
+  private let control: ControlMonitor
   private let logger: Logger
   private var counter = 0
   private var isSupported: Bool?
-  /// The ids of the monitors that exist, or that are on their way in or out.
-  public private(set) var ids: Set<String> = []
 
-  init(control: QMPClient, logger: Logger) {
+  init(control: ControlMonitor, logger: Logger) {
     self.control = control
     self.logger = logger
   }
 
-  /// Starts counting behind what other daemons, dead or alive, have made in this QEMU.
-  func continueNumbering() async throws(QMPError) {
-    let results = await control.pipeline([
-      QMPCommand("qom-list", .object(["path": .string("/objects")])), QMPCommand("query-chardev"),
-    ])
-    let names = try results[0].get().elements?.compactMap { $0["name"]?.string } ?? []
-    let labels = try results[1].get().elements?.compactMap { $0["label"]?.string } ?? []
-    for id in names + labels where id.hasPrefix(Self.prefix) {
-      counter = max(counter, Int(id.dropFirst(Self.prefix.count), radix: 36) ?? 0)
-    }
-  }
-
-  /// Adds a monitor on `socket`, QEMU's end of a connected pair. The caller then closes its copy, which would hide QEMU's
-  /// end of file.
-  ///
-  /// When it returns, the greeting is on its way. When it throws, nothing of it is left in QEMU.
+  /// Adds a monitor. When it returns, the greeting is on its way. When it throws, nothing of it is left in QEMU, or will be
+  /// once QEMU answers again.
   ///
   /// - Throws: ``MachineError/notSupported(_:)`` if this QEMU has no monitors that can be added; ``MachineError/qmp(_:)``
   ///   with QEMU's words otherwise.
-  public func add(on socket: borrowing OwnedDescriptor) async throws(MachineError) -> Monitor {
+  public func add() async throws(MachineError) -> AddedMonitor {
     try await requireSupport()
     counter += 1
     let id = Self.prefix + String(counter, radix: 36)
-    ids.insert(id)
-    let results = await control.pipeline([
-      QMPCommand("getfd", .object(["fdname": .string(id)]), descriptors: [socket.raw]),
-      QMPCommand(
-        "chardev-add",
-        .object([
-          "id": .string(id),
-          "backend": .object([
-            "type": .string("socket"),
-            "data": .object([
-              "addr": .object(["type": .string("fd"), "data": .object(["str": .string(id)])]), "server": .boolean(false),
-            ]),
-          ]),
-        ])),
-      QMPCommand("object-add", .object(["qom-type": .string("monitor-qmp"), "id": .string(id), "chardev": .string(id)])),
-    ])
+    let pair: SocketPair
+    do { pair = try SocketPair() } catch { throw .system(error) }
+    let results = await control.pipeline(Self.hotplug(id, descriptor: pair.theirs.raw))
+    // Our copy of QEMU's end would hide QEMU's end of file.
+    let socket = pair.takeOurs()
     let failures = results.map(\.failure)
-    guard let failure = failures.lazy.compactMap({ $0 }).first else { return Monitor(id: id) }
-    // In reverse order, and only what was made.
-    if failures[2] == nil { await undo("object-del", .object(["id": .string(id)])) }
-    if failures[1] == nil {
-      await undo("chardev-remove", .object(["id": .string(id)]))
-    } else if failures[0] == nil {
-      await undo("closefd", .object(["fdname": .string(id)]))
+    guard let failure = failures.lazy.compactMap({ $0 }).first else { return AddedMonitor(id: id, socket: socket) }
+    if failure == .timedOut {
+      // Whatever becomes of it in QEMU must not meet a closed socket before it is removed.
+      let raw = socket.take()
+      startTask {
+        let socket = OwnedDescriptor(owning: raw)
+        await self.control.recovered()
+        await self.takeBack(id, [nil, nil, nil])
+        withExtendedLifetime(socket) {}
+      }
+    } else {
+      await takeBack(id, failures)
     }
-    ids.remove(id)
     throw .qmp(failure)
   }
 
-  /// Removes a drained monitor and its chardev. QEMU closes its end of the socket.
+  /// The three commands, for one write. The descriptor stays the caller's.
+  private static func hotplug(_ id: String, descriptor: CInt) -> [QMPCommand] {
+    let id = JSONVariant.string(id)
+    let address = JSONVariant.object(["type": .string("fd"), "data": .object(["str": id])])
+    let backend = JSONVariant.object(["type": .string("socket"), "data": .object(["addr": address, "server": .boolean(false)])])
+    return [
+      QMPCommand("getfd", .object(["fdname": id]), descriptors: [descriptor]),
+      QMPCommand("chardev-add", .object(["id": id, "backend": backend])),
+      QMPCommand("object-add", .object(["qom-type": .string("monitor-qmp"), "id": id, "chardev": id])),
+    ]
+  }
+
+  /// Removes what the commands of a failed hotplug made, in reverse order.
+  private func takeBack(_ id: String, _ failures: [QMPError?]) async {
+    let id = JSONVariant.string(id)
+    if failures[2] == nil { await undo("object-del", .object(["id": id])) }
+    if failures[1] == nil { await undo("chardev-remove", .object(["id": id])) }
+    // chardev-add consumes the descriptor, unless it fails.
+    if failures[0] == nil, failures[1] != nil { await undo("closefd", .object(["fdname": id])) }
+  }
+
+  private func undo(_ command: String, _ arguments: JSONVariant) async {
+    do {
+      try await control.execute(command, arguments)
+    } catch {
+      logger.warning("could not take back a half-made monitor: \(error)")
+    }
+  }
+
+  /// Removes a monitor and its chardev, and waits for that as long as it takes. QEMU closes its end of the socket.
   ///
-  /// No command may be under way on it: QEMU 11.1 can crash on that.
-  public func remove(_ monitor: Monitor) async throws(MachineError) {
-    let id = JSONVariant.string(monitor.id)
-    defer { ids.remove(monitor.id) }
-    for attempt in 0... {
-      let results = await control.pipeline([
-        QMPCommand("object-del", .object(["id": id])), QMPCommand("chardev-remove", .object(["id": id])),
-      ])
-      guard let failure = results.lazy.compactMap(\.failure).first else { return }
-      // QEMU sets a monitor up in its other thread; one that was added a moment ago may still be at it.
-      let isTooEarly = if case .execute(_, _, let desc) = failure { desc.contains("still initializing") } else { false }
-      guard isTooEarly, attempt < 100 else { throw .qmp(failure) }
+  /// The monitor must be drained: with a command under way on it, QEMU 11.1 can crash.
+  public func remove(_ id: String) async throws(MachineError) {
+    let arguments = JSONVariant.object(["id": .string(id)])
+    var tooEarly = 0
+    var isRepeated = false
+    while true {
+      let results = await control.pipeline([QMPCommand("object-del", arguments), QMPCommand("chardev-remove", arguments)])
+      switch results.lazy.compactMap(\.failure).first {
+      case nil: return
+      case .timedOut:
+        await control.recovered()
+        isRepeated = true
+      case .execute(_, _, let desc) where desc.contains("still initializing") && tooEarly < 100:
+        // QEMU sets a monitor up in its other thread; one that was added a moment ago may still be at it.
+        tooEarly += 1
+      case .execute(_, _, let desc) where desc.contains("not found") && isRepeated:
+        // The first time did it after all.
+        return
+      case let failure?: throw .qmp(failure)
+      }
     }
   }
 
@@ -113,13 +122,79 @@ public final class Monitors {
     }
   }
 
-  private func undo(_ command: String, _ arguments: JSONVariant) async {
-    do {
-      try await control.execute(command, arguments)
-    } catch {
-      logger.warning("could not take back a half-made monitor: \(error)")
+  // MARK: what others left
+
+  /// What is in QEMU under our prefix.
+  private struct Found {
+    var objects: Set<String> = []
+    /// Chardevs, and whether they have lost their other end.
+    var chardevs: [String: Bool] = [:]
+    var ids: Set<String> { objects.union(chardevs.keys) }
+    /// Those that nobody is at the other end of.
+    var strays: Set<String> { Set(chardevs.filter(\.value).keys).union(objects.subtracting(chardevs.keys)) }
+  }
+
+  private func find() async throws(QMPError) -> Found {
+    let results = await control.pipeline([
+      QMPCommand("qom-list", .object(["path": .string("/objects")])), QMPCommand("query-chardev"),
+    ])
+    var found = Found()
+    for object in try results[0].get().elements ?? [] {
+      if let id = object["name"]?.string, id.hasPrefix(Self.prefix) { found.objects.insert(id) }
+    }
+    for chardev in try results[1].get().elements ?? [] {
+      guard let id = chardev["label"]?.string, id.hasPrefix(Self.prefix) else { continue }
+      // A chardev without a monitor does not notice that its other end has gone.
+      let isUnused = chardev["frontend-open"]?.boolean == false
+      found.chardevs[id] = isUnused || chardev["filename"]?.string?.hasPrefix("disconnected:") == true
+    }
+    return found
+  }
+
+  /// Starts counting behind what other daemons, dead or alive, have made in this QEMU.
+  func continueNumbering() async throws(QMPError) {
+    for id in try await find().ids {
+      counter = max(counter, Int(id.dropFirst(Self.prefix.count), radix: 36) ?? 0)
     }
   }
+
+  /// How long strays are watched before they are touched.
+  private static let strayPatience = Duration.seconds(1)
+
+  /// Removes what daemons that are dead left in QEMU: monitors whose other end is gone, and chardevs that never got one.
+  ///
+  /// What another daemon has in use is connected, and stays. So does what was only just left: a command may be under way on
+  /// it. QEMU executes in-band commands one at a time, so once one of ours has been answered after the monitor was seen
+  /// without its other end, which drops what waits on it, nothing of it is under way.
+  func removeStrays() async throws(QMPError) {
+    let before = try await find().strays
+    guard !before.isEmpty else { return }
+    let patience = Promise<Void>()
+    let timer = try? EventSource.timer(after: Self.strayPatience) { patience.fulfil() }
+    if timer != nil { await patience.value }
+    let strays = try await find().strays.intersection(before)
+    for id in strays.sorted() {
+      let arguments = JSONVariant.object(["id": .string(id)])
+      for command in ["query-status", "object-del", "chardev-remove"] {
+        do {
+          try await control.execute(command, command == "query-status" ? nil : arguments)
+        } catch .execute(_, _, let desc) where desc.contains("not found") {
+          // It was only half made.
+          continue
+        }
+      }
+    }
+    logger.notice("removed \(strays.count) monitors that a daemon before left behind")
+  }
+}
+
+/// A monitor that was added, and our end of its socket.
+public struct AddedMonitor: ~Copyable {
+  public let id: String
+  public let socket: OwnedDescriptor
+
+  /// The socket alone.
+  public consuming func takeSocket() -> OwnedDescriptor { socket }
 }
 
 extension Result {

@@ -25,6 +25,18 @@ public final class QMPClient {
 
   /// Called with each event, in its place between the replies.
   public var onEvent: ((QMPEvent) -> Void)?
+  /// How long a command may take. When the oldest has waited longer, it and all others fail with ``QMPError/timedOut``, and
+  /// so does every further one, at once, until the server answers again. Nil waits for ever.
+  public var responseLimit: Duration?
+  /// Whether the server answers within ``responseLimit``, as far as is known.
+  public private(set) var isResponding = true {
+    didSet { if isResponding != oldValue { onRespondingChange?() } }
+  }
+  /// Called when ``isResponding`` has changed.
+  public var onRespondingChange: (() -> Void)?
+  /// Runs while there are commands to watch; it is not set anew for each of them.
+  private var watchdog: EventSource?
+
   /// The end of the connection: how it came. Fulfilled after the calls in flight have failed.
   public let disconnected = Promise<QMPError>()
 
@@ -44,7 +56,9 @@ public final class QMPClient {
   }
   private struct Slot {
     let command: String
-    let batch: Batch
+    let since: ContinuousClock.Instant
+    /// Who waits for the reply; nil once that has been given up. The reply's place in the order remains.
+    var batch: Batch?
   }
   private struct Outgoing {
     var bytes: ArraySlice<UInt8>
@@ -114,15 +128,35 @@ public final class QMPClient {
   /// - Returns: the results in the commands' order. Descriptors of all commands go with the first byte.
   public func pipeline(_ commands: [QMPCommand]) async -> [Result<JSONVariant, QMPError>] {
     if let end = disconnected.result { return commands.map { _ in .failure(end) } }
+    guard isResponding else { return commands.map { _ in .failure(.timedOut) } }
     guard pending.count + commands.count <= Self.maximumPending else { return commands.map { _ in .failure(.overloaded) } }
     return await withCheckedContinuation { continuation in
       let batch = Batch(count: commands.count, continuation)
+      let now = ContinuousClock.now
       var bytes: [UInt8] = []
       for command in commands {
-        pending.append(Slot(command: command.name, batch: batch))
+        pending.append(Slot(command: command.name, since: now, batch: batch))
         command.appendWireForm(to: &bytes)
       }
       write(bytes, descriptors: commands.flatMap(\.descriptors))
+      if let responseLimit, watchdog == nil { watch(for: responseLimit) }
+    }
+  }
+
+  private func watch(for delay: Duration) {
+    watchdog = try? EventSource.timer(after: delay) { [weak self] in self?.checkResponses() }
+  }
+
+  private func checkResponses() {
+    watchdog = nil
+    guard let responseLimit, let oldest = pending.first(where: { $0.batch != nil }) else { return }
+    let waited = ContinuousClock.now - oldest.since
+    guard waited >= responseLimit else { return watch(for: responseLimit - waited) }
+    isResponding = false
+    for index in pending.indices {
+      let batch = pending[index].batch
+      pending[index].batch = nil
+      batch?.add(.failure(.timedOut))
     }
   }
 
@@ -201,10 +235,12 @@ public final class QMPClient {
     case .event(let event): onEvent?(event)
     case .reply(let value):
       guard let slot = pending.popFirst() else { throw .badReply("a reply to no command") }
-      slot.batch.add(.success(value))
+      isResponding = true
+      slot.batch?.add(.success(value))
     case .error(let errorClass, let desc):
       guard let slot = pending.popFirst() else { throw .badReply("an error reply to no command: \(desc)") }
-      slot.batch.add(.failure(.execute(command: slot.command, errorClass: errorClass, desc: desc)))
+      isResponding = true
+      slot.batch?.add(.failure(.execute(command: slot.command, errorClass: errorClass, desc: desc)))
     }
   }
 
@@ -216,7 +252,8 @@ public final class QMPClient {
     outgoing.removeAll()
     let unanswered = pending
     pending.removeAll()
-    for slot in unanswered { slot.batch.add(.failure(error)) }
+    watchdog = nil
+    for slot in unanswered { slot.batch?.add(.failure(error)) }
     greeted.fulfil(.failure(error))
     disconnected.fulfil(error)
   }

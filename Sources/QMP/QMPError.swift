@@ -12,6 +12,8 @@ public enum QMPError: Error, Equatable, CustomStringConvertible {
   case execute(command: String, errorClass: String, desc: String)
   /// The connection ended before the reply came.
   case disconnected
+  /// The reply did not come within ``QMPClient/responseLimit``. The command may still be executed.
+  case timedOut
   /// The server sent what is not QMP. The connection is given up.
   case badReply(String)
   /// More commands wait for their replies than ``QMPClient/maximumPending``.
@@ -24,6 +26,7 @@ public enum QMPError: Error, Equatable, CustomStringConvertible {
     case .negotiation(let errorClass, let desc): "QMP negotiation refused: \(desc) (\(errorClass))"
     case .execute(let command, let errorClass, let desc): "\(command): \(desc) (\(errorClass))"
     case .disconnected: "the QMP connection ended"
+    case .timedOut: "QEMU does not answer"
     case .badReply(let reason): "not a QMP server: \(reason)"
     case .overloaded: "too many QMP commands are waiting for replies"
     }

@@ -20,7 +20,8 @@ struct AttachCommand: ParsableCommand {
 
   func run() throws {
     try Daemon.run(service, stopLimits: nil) { [service, qmp] logger, _ throws(MachineError) in
-      try await Machine.attach(name: service.machine, to: qmp.path, logger: logger)
+      try await Machine.attach(
+        name: service.machine, to: qmp.path, responseLimit: .seconds(service.responseLimit), logger: logger)
     }
   }
 }

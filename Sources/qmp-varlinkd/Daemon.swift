@@ -25,13 +25,15 @@ final class Daemon {
 
   private let machineName: MachineName
   private let stopLimits: Machine.StopLimits?
+  private let sessionLimits: Sessions.Limits
   private let logger: Logger
   private let stopRequested = Promise<Void>()
   private let hurry = Promise<Void>()
   private var signals: [EventSource] = []
 
-  private init(_ machineName: MachineName, _ stopLimits: Machine.StopLimits?, _ logger: Logger) {
-    self.machineName = machineName
+  private init(_ options: ServiceOptions, _ stopLimits: Machine.StopLimits?, _ logger: Logger) {
+    machineName = options.machine
+    sessionLimits = Sessions.Limits(total: options.maxSessions, perUser: options.maxSessionsPerUser, unread: options.unreadLimit << 20)
     self.stopLimits = stopLimits
     self.logger = logger
   }
@@ -59,7 +61,7 @@ final class Daemon {
     }
     let socket = directory.controlSocket
     startTask {
-      let daemon = Daemon(options.machine, stopLimits, logger)
+      let daemon = Daemon(options, stopLimits, logger)
       EventLoop.shared.exit(await daemon.serve(source, socket: socket))
     }
     let status = try EventLoop.shared.run()
@@ -91,11 +93,12 @@ final class Daemon {
   private func serve(_ machine: Machine, socket: FilePath) async throws -> CInt {
     let info = VarlinkServer.Info(vendor: "qmp-varlink", product: "qmp-varlinkd", version: programVersion)
     let server = try VarlinkServer(info, errorReply: varlinkError(for:))
-    let sessions = Sessions(machine: machine, logger: logger)
+    let sessions = Sessions(machine: machine, limits: sessionLimits, logger: logger)
     var sawShutdown = false
     let subscription = machine.subscribe { if $0.name == "SHUTDOWN" { sawShutdown = true } }
     try MachineInstanceService.add(to: server, machine: machine)
     try QemuMachineInstanceService.add(to: server, sessions: sessions)
+    try SessionsService.add(to: server, sessions: sessions)
     try server.listen(on: socket, mode: 0o600)
     let status = "machine \(machineName), QEMU \(machine.greeting.version)"
     logger.info("serving \(status) at \(socket)")
@@ -120,7 +123,7 @@ final class Daemon {
       } else {
         server.stopListening()
         await sessions.stop(within: Self.detachLimit)
-        machine.detach()
+        await machine.detach()
       }
     }
     // Callers in flight have their errors by now, and sessions their ends; what can be sent goes out first.

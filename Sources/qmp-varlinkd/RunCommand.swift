@@ -79,8 +79,9 @@ struct RunCommand: ParsableCommand {
       }
     configuration.qemuArguments = qemuArguments
     try Daemon.run(service, stopLimits: Machine.StopLimits(powerOff: .seconds(stopTimeout))) {
-      [configuration] logger, cancelled throws(MachineError) in
-      try await Machine.start(configuration, logger: logger, cancelled: cancelled)
+      [configuration, service] logger, cancelled throws(MachineError) in
+      try await Machine.start(
+        configuration, responseLimit: .seconds(service.responseLimit), logger: logger, cancelled: cancelled)
     }
   }
 }

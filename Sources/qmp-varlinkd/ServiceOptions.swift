@@ -18,8 +18,30 @@ struct ServiceOptions: ParsableArguments {
     completion: .directory)
   var runtimeDirectory: FilePath?
 
+  @Option(name: .long, help: ArgumentHelp("How many QMP sessions there may be at once.", valueName: "number"))
+  var maxSessions = 256
+
+  @Option(name: .long, help: ArgumentHelp("How many of them one user may have.", valueName: "number"))
+  var maxSessionsPerUser = 128
+
+  @Option(
+    name: .long,
+    help: ArgumentHelp("How many MiB of replies and events a session's client may leave unread before it is ended.", valueName: "MiB"))
+  var unreadLimit = 16
+
+  @Option(
+    name: .long,
+    help: ArgumentHelp("How long QEMU may take to answer before calls fail and the machine's status is 'unresponsive'.", valueName: "seconds"))
+  var responseLimit = 10
+
   @Option(name: .long, help: ArgumentHelp("The least severe messages to log.", valueName: "level"))
   var logLevel: Logger.Level = .info
+
+  func validate() throws {
+    guard maxSessions >= 0, maxSessionsPerUser >= 0 else { throw ValidationError("A number of sessions must not be negative.") }
+    guard responseLimit > 0 else { throw ValidationError("--response-limit must be at least 1.") }
+    guard (1...65536).contains(unreadLimit) else { throw ValidationError("--unread-limit must be 1 to 65536 MiB.") }
+  }
 }
 
 extension MachineName: ExpressibleByArgument {

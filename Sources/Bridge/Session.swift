@@ -1,0 +1,69 @@
+import Glibc
+import Logging
+import Relay
+import SystemdEvent
+import SystemdJSON
+import Varlink
+
+/// What a session may do; `io.systemd.QemuMachineInstance.Access`.
+enum Access: String, Sendable {
+  case full, query
+}
+
+/// One upgraded session: who has it, and the relay that carries it.
+@EventLoopActor
+final class Session {
+  /// Also the id of its monitor and of its chardev.
+  let id: String
+  let access: Access
+  let peer: VarlinkPeer
+  let relay: Relay
+  private let command: String?
+  private let since = Session.microsecondsSince1970()
+
+  init(id: String, access: Access, peer: VarlinkPeer, relay: Relay) {
+    self.id = id
+    self.access = access
+    self.peer = peer
+    self.relay = relay
+    command = peer.process.flatMap(Self.commandName)
+  }
+
+  /// The session as `io.qmpvarlink.Sessions.Session`.
+  var description: JSONVariant {
+    let statistics = relay.statistics
+    let idle = ContinuousClock.now - statistics.lastActivity
+    return .object([
+      "id": .string(id),
+      "access": .string(access.rawValue),
+      "peer": .object([
+        "uid": peer.user.map { .integer($0) }, "gid": peer.group.map { .integer($0) }, "pid": peer.process.map { .integer($0) },
+        "command": command.map { .string($0) },
+      ]),
+      "monitor": .string(id),
+      "chardev": .string(id),
+      "sinceUSec": .integer(since),
+      "idleUSec": .integer(idle.components.seconds * 1_000_000 + idle.components.attoseconds / 1_000_000_000_000),
+      "bytesIn": .integer(statistics.bytesFromClient),
+      "bytesOut": .integer(statistics.bytesToClient),
+      "commandsInFlight": relay.commandsInFlight.map { .integer($0) },
+      "state": .string(relay.state.rawValue),
+    ])
+  }
+
+  private static func microsecondsSince1970() -> Int {
+    var now = timespec()
+    clock_gettime(CLOCK_REALTIME, &now)
+    return now.tv_sec * 1_000_000 + now.tv_nsec / 1000
+  }
+
+  /// The name of a process, as far as it is still there and says one. Any process can call itself anything.
+  private static func commandName(of process: Int32) -> String? {
+    guard let file = fopen("/proc/\(process)/comm", "re") else { return nil }
+    defer { fclose(file) }
+    var buffer = [UInt8](repeating: 0, count: 64)
+    let count = fread(&buffer, 1, buffer.count, file)
+    let name = buffer[..<count].prefix { $0 != UInt8(ascii: "\n") && $0 != 0 }
+    return name.isEmpty ? nil : String(decoding: name, as: UTF8.self)
+  }
+}

@@ -1,0 +1,122 @@
+import Logging
+import QMP
+import SystemdEvent
+import SystemdJSON
+
+/// The monitor that the daemon keeps to itself, and the spare one that takes its place.
+///
+/// A session has full control over the VM, and so over our monitor as well: it can delete it, and QEMU then says nothing, it
+/// only stops answering. That looks like a QEMU that is busy or stopped; a second monitor tells the two apart, and goes on
+/// with the work. Monitors cost QEMU time for every command, so there is a spare only while there are sessions.
+@EventLoopActor
+final class ControlMonitor {
+  /// How long the spare may take to answer, when the question is which of the two is at fault.
+  private static let spareLimit = Duration.seconds(2)
+
+  /// Called with each event of QEMU.
+  var onEvent: ((QMPEvent) -> Void)?
+  /// Called after the spare has taken over, when there is none any more.
+  var onTakeOver: (() -> Void)?
+  /// Fulfilled when QEMU can be reached no more, by either.
+  let lost = Promise<QMPError>()
+
+  private var client: QMPClient
+  private var spare: QMPClient?
+  private var isTakingOver = false
+  private var recovery = Promise<Void>()
+  private let responseLimit: Duration
+  private let logger: Logger
+
+  /// - Parameter responseLimit: how long a command may take before QEMU counts as not responding.
+  init(_ client: QMPClient, responseLimit: Duration, logger: Logger) {
+    self.client = client
+    self.responseLimit = responseLimit
+    self.logger = logger
+    adopt()
+  }
+
+  var isResponding: Bool { client.isResponding }
+  var hasSpare: Bool { spare != nil }
+
+  @discardableResult
+  func execute(_ command: String, _ arguments: JSONVariant? = nil) async throws(QMPError) -> JSONVariant {
+    try await client.execute(command, arguments)
+  }
+
+  func pipeline(_ commands: [QMPCommand]) async -> [Result<JSONVariant, QMPError>] { await client.pipeline(commands) }
+
+  /// Waits until QEMU answers again, or is lost.
+  func recovered() async {
+    guard !client.isResponding, lost.result == nil else { return }
+    await recovery.value
+  }
+
+  /// Keeps a negotiated monitor at hand.
+  func keep(spare: QMPClient) {
+    spare.responseLimit = Self.spareLimit
+    self.spare = spare
+  }
+
+  /// Gives the spare back, to be removed.
+  func releaseSpare() -> QMPClient? {
+    defer { spare = nil }
+    return spare
+  }
+
+  func close() {
+    spare?.close()
+    spare = nil
+    client.close()
+  }
+
+  private func adopt() {
+    let client = client
+    client.responseLimit = responseLimit
+    client.onEvent = { [weak self] event in self?.onEvent?(event) }
+    client.onRespondingChange = { [weak self] in self?.respondingChanged() }
+    startTask { [weak self] in
+      let end = await client.disconnected.value
+      guard let self, self.client === client else { return }
+      if await !self.takeOver() {
+        self.lost.fulfil(end)
+        self.recovery.fulfil()
+      }
+    }
+  }
+
+  private func respondingChanged() {
+    if client.isResponding {
+      logger.notice("QEMU answers again")
+      recovery.fulfil()
+      recovery = Promise()
+    } else {
+      logger.warning("QEMU has not answered for \(responseLimit)")
+      startTask { await self.takeOver() }
+    }
+  }
+
+  /// Puts the spare to work, if QEMU answers on that.
+  @discardableResult
+  private func takeOver() async -> Bool {
+    guard let spare, !isTakingOver else { return false }
+    isTakingOver = true
+    defer { isTakingOver = false }
+    do {
+      try await spare.execute("query-status")
+    } catch {
+      // QEMU itself is at fault, or gone.
+      return false
+    }
+    guard self.spare === spare, !client.isResponding || client.disconnected.result != nil else { return false }
+    logger.warning("the control monitor was removed from QEMU; the spare one takes its place")
+    let old = client
+    client = spare
+    self.spare = nil
+    adopt()
+    old.close()
+    recovery.fulfil()
+    recovery = Promise()
+    onTakeOver?()
+    return true
+  }
+}
