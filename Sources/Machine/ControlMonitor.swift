@@ -10,26 +10,31 @@ import SystemdJSON
 /// with the work. Monitors cost QEMU time for every command, so there is a spare only while there are sessions.
 @EventLoopActor
 final class ControlMonitor {
-  /// How long the spare may take to answer, when the question is which of the two is at fault.
+  /// How long the spare may take to answer when the control monitor does not, and how long the control monitor still may
+  /// when the spare does.
   private static let spareLimit = Duration.seconds(2)
 
   /// Called with each event of QEMU.
   var onEvent: ((QMPEvent) -> Void)?
-  /// Called after the spare has taken over, when there is none any more.
-  var onTakeOver: (() -> Void)?
+  /// Called after the spare has taken over, when there is none any more; with the id of the monitor before, if that is known.
+  var onTakeOver: ((String?) -> Void)?
   /// Fulfilled when QEMU can be reached no more, by either.
   let lost = Promise<QMPError>()
 
   private var client: QMPClient
-  private var spare: QMPClient?
+  private var id: String?
+  private var spare: (id: String, client: QMPClient)?
   private var isTakingOver = false
   private var recovery = Promise<Void>()
   private let responseLimit: Duration
   private let logger: Logger
 
-  /// - Parameter responseLimit: how long a command may take before QEMU counts as not responding.
-  init(_ client: QMPClient, responseLimit: Duration, logger: Logger) {
+  /// - Parameters:
+  ///   - id: the monitor's id in QEMU, if it is one of ours.
+  ///   - responseLimit: how long a command may take before QEMU counts as not responding.
+  init(_ client: QMPClient, id: String?, responseLimit: Duration, logger: Logger) {
     self.client = client
+    self.id = id
     self.responseLimit = responseLimit
     self.logger = logger
     adopt()
@@ -52,19 +57,19 @@ final class ControlMonitor {
   }
 
   /// Keeps a negotiated monitor at hand.
-  func keep(spare: QMPClient) {
-    spare.responseLimit = Self.spareLimit
-    self.spare = spare
+  func keep(spare client: QMPClient, id: String) {
+    client.responseLimit = Self.spareLimit
+    spare = (id, client)
   }
 
   /// Gives the spare back, to be removed.
-  func releaseSpare() -> QMPClient? {
+  func releaseSpare() -> (id: String, client: QMPClient)? {
     defer { spare = nil }
     return spare
   }
 
   func close() {
-    spare?.close()
+    spare?.client.close()
     spare = nil
     client.close()
   }
@@ -95,28 +100,38 @@ final class ControlMonitor {
     }
   }
 
-  /// Puts the spare to work, if QEMU answers on that.
+  /// Puts the spare to work, if QEMU answers on that and not on the other.
   @discardableResult
   private func takeOver() async -> Bool {
     guard let spare, !isTakingOver else { return false }
     isTakingOver = true
     defer { isTakingOver = false }
     do {
-      try await spare.execute("query-status")
+      try await spare.client.execute("query-status")
     } catch {
       // QEMU itself is at fault, or gone.
       return false
     }
-    guard self.spare === spare, !client.isResponding || client.disconnected.result != nil else { return false }
+    // A QEMU that has just come back to life answers both, one after the other.
+    if client.disconnected.result == nil {
+      let answered = Promise<Void>()
+      startTask {
+        await self.recovered()
+        answered.fulfil()
+      }
+      _ = await answered.value(within: Self.spareLimit)
+    }
+    guard self.spare?.client === spare.client, !client.isResponding || client.disconnected.result != nil else { return false }
     logger.warning("the control monitor was removed from QEMU; the spare one takes its place")
-    let old = client
-    client = spare
+    let old = (client: client, id: id)
+    client = spare.client
+    id = spare.id
     self.spare = nil
     adopt()
-    old.close()
+    old.client.close()
     recovery.fulfil()
     recovery = Promise()
-    onTakeOver?()
+    onTakeOver?(old.id)
     return true
   }
 }

@@ -20,24 +20,26 @@ public final class Machine {
 
   private let control: ControlMonitor
   private let logger: Logger
-  private var spareID: String?
   private var isMakingSpare = false
   private var subscribers: [Int: (QMPEvent) -> Void] = [:]
   private var nextSubscriber = 0
 
   private init(
-    name: MachineName, client: QMPClient, responseLimit: Duration, greeting: Greeting, process: QEMUProcess?, logger: Logger
+    name: MachineName, client: QMPClient, clientID: String?, responseLimit: Duration, greeting: Greeting, process: QEMUProcess?, logger: Logger
   ) {
     self.name = name
-    control = ControlMonitor(client, responseLimit: responseLimit, logger: logger)
+    control = ControlMonitor(client, id: clientID, responseLimit: responseLimit, logger: logger)
     self.greeting = greeting
     self.process = process
     self.logger = logger
     monitors = Monitors(control: control, logger: logger)
     control.onEvent = { [weak self] event in self?.publish(event) }
-    control.onTakeOver = { [weak self] in
-      self?.spareID = nil
-      self?.keepSpareMonitor()
+    control.onTakeOver = { [weak self] old in
+      startTask {
+        // What a session has left of the monitor before.
+        if let old { await self?.monitors.discard(old) }
+        self?.keepSpareMonitor()
+      }
     }
   }
 
@@ -79,7 +81,8 @@ public final class Machine {
       try await control.execute("query-status")
       logger.info("QEMU \(greeting.version) runs", metadata: ["pid": "\(process.id)"])
       return Machine(
-        name: configuration.name, client: control, responseLimit: responseLimit, greeting: greeting, process: process, logger: logger)
+        name: configuration.name, client: control, clientID: QEMUCommandLine.controlChardev, responseLimit: responseLimit,
+        greeting: greeting, process: process, logger: logger)
     } catch {
       guard error == .disconnected else {
         process.signal(SIGKILL)
@@ -97,7 +100,7 @@ public final class Machine {
       let control = try QMPClient(connectingTo: socket)
       let greeting = try await control.negotiate(within: .seconds(5))
       let machine = Machine(
-        name: name, client: control, responseLimit: responseLimit, greeting: greeting, process: nil, logger: logger)
+        name: name, client: control, clientID: nil, responseLimit: responseLimit, greeting: greeting, process: nil, logger: logger)
       try await machine.monitors.continueNumbering()
       startTask {
         do { try await machine.monitors.removeStrays() } catch { logger.warning("could not remove what another daemon left: \(error)") }
@@ -178,8 +181,7 @@ public final class Machine {
         let id = added.id
         let client = try QMPClient(added.takeSocket())
         _ = try await client.negotiate()
-        self.spareID = id
-        self.control.keep(spare: client)
+        self.control.keep(spare: client, id: id)
       } catch {
         self.logger.warning("no spare monitor: \(error)")
       }
@@ -188,14 +190,13 @@ public final class Machine {
 
   /// Removes the second monitor, which costs QEMU time as long as it is there.
   public func dropSpareMonitor() async {
-    guard let id = spareID, let client = control.releaseSpare() else { return }
-    spareID = nil
+    guard let spare = control.releaseSpare() else { return }
     do {
-      try await monitors.remove(id)
+      try await monitors.remove(spare.id)
     } catch {
       logger.warning("could not remove the spare monitor: \(error)")
     }
-    client.close()
+    spare.client.close()
   }
 
   // MARK: events

@@ -107,6 +107,13 @@ public final class Monitors {
     }
   }
 
+  /// Removes what there is of a monitor that nobody has any more.
+  func discard(_ id: String) async {
+    let arguments = JSONVariant.object(["id": .string(id)])
+    // Which of the two is left is not known, and errors say no more than that.
+    _ = await control.pipeline([QMPCommand("object-del", arguments), QMPCommand("chardev-remove", arguments)])
+  }
+
   /// Asks QEMU, once, for the type that the monitors are objects of.
   private func requireSupport() async throws(MachineError) {
     if isSupported == nil {

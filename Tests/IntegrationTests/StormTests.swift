@@ -99,13 +99,15 @@ struct StormTests {
   /// that asks.
   @EventLoopActor
   static func quiet(_ daemon: RunningDaemon) async throws {
+    var last = ""
     for _ in 0..<1000 {
       let monitors = try await daemon.qmp(#"{"execute":"qom-list","arguments":{"path":"/objects"}}"#)
       let chardevs = try await daemon.qmp(#"{"execute":"query-chardev"}"#)
       let left = [monitors, chardevs].map { $0.split(separator: #""qv-"#).count - 1 }
       if left == [3, 3] { return }
+      last = monitors + chardevs
     }
-    Issue.record("monitors or chardevs of ended sessions are left")
+    Issue.record("monitors or chardevs of ended sessions are left: \(last)")
   }
 }
 

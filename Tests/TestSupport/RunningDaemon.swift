@@ -60,7 +60,7 @@ public final class RunningDaemon {
     try await session.write(#"{"execute":"qmp_capabilities"}"# + command)
     session.endWriting()
     try await session.waitForEnd()
-    let lines = session.text.split(whereSeparator: \.isNewline).filter { !$0.contains("\"event\"") }
+    let lines = session.text.split(whereSeparator: \.isNewline).filter { !$0.hasPrefix(#"{"timestamp""#) }
     guard lines.count >= 3 else { throw Failure("no reply: \(session.text)") }
     return String(lines[2])
   }
