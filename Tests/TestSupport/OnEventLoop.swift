@@ -15,10 +15,13 @@ public struct OnEventLoop: TestTrait, SuiteTrait, TestScoping {
     thread.start()
   }()
 
+  /// Starts the loop, unless it runs.
+  public static func start() { started }
+
   public func provideScope(
     for test: Test, testCase: Test.Case?, performing function: @concurrent @Sendable () async throws -> Void
   ) async throws {
-    _ = Self.started
+    Self.start()
     try await function()
   }
 }

@@ -22,7 +22,8 @@ public final class Peer {
   private var descriptor: OwnedDescriptor?
   private let isSocket: Bool
   private var source: EventSource?
-  private var waiters: [() -> Void] = []
+  /// Looked at after each read, until they say that they are done.
+  private var waiters: [() -> Bool] = []
   /// A bound for tests that would hang, far above what a loaded machine needs.
   private static let patience = Duration.seconds(60)
 
@@ -62,9 +63,12 @@ public final class Peer {
   /// Waits until `condition` holds of what came.
   public func wait(_ what: String, until condition: @escaping (Peer) -> Bool) async throws {
     let met = Promise<Void>()
-    let check = { [weak self] in if let self, condition(self) { met.fulfil() } }
-    check()
-    waiters.append(check)
+    if condition(self) { return }
+    waiters.append { [weak self] in
+      guard let self, condition(self) else { return false }
+      met.fulfil()
+      return true
+    }
     guard await met.value(within: Self.patience) != nil else {
       throw TimedOut(description: "waited for \(what), got \(text.suffix(500))")
     }
@@ -87,6 +91,8 @@ public final class Peer {
   public func close() {
     source = nil
     descriptor = nil
+    for copy in duplicates { Glibc.close(copy) }
+    duplicates = []
   }
 
   private var duplicates: [CInt] = []
@@ -117,6 +123,6 @@ public final class Peer {
       hasEnded = true
       source = nil
     }
-    for waiter in waiters { waiter() }
+    waiters.removeAll { $0() }
   }
 }
