@@ -1,0 +1,119 @@
+import Glibc
+import SystemPackage
+import SystemdEvent
+import SystemdJSON
+import TestSupport
+import Testing
+import Varlink
+
+@Suite(.onEventLoop) struct VarlinkServerTests {
+  @Test("the server tells who it is and what it serves") @EventLoopActor
+  func information() async throws {
+    let service = try TestService()
+    let reply = try JSONVariant(parsing: try await service.connect().call("org.varlink.service.GetInfo"))
+    let information = try #require(reply["parameters"])
+    #expect(information["vendor"]?.string == "a vendor")
+    #expect(information["product"]?.string == "a product")
+    #expect(information["version"]?.string == "1.2")
+    #expect(information["url"]?.string == "https://example.org")
+    #expect(information["interfaces"]?.elements?.compactMap(\.string).contains("test.service") == true)
+  }
+
+  @Test("the interface's text can be asked for") @EventLoopActor
+  func description() async throws {
+    let service = try TestService()
+    let reply = try await service.connect().call(
+      "org.varlink.service.GetInterfaceDescription", #"{"interface":"test.service"}"#)
+    let text = try JSONVariant(parsing: reply)["parameters"]?["description"]?.string
+    #expect(try text == VarlinkInterface(parsing: TestService.text, kinds: TestService.kinds).text)
+  }
+
+  @Test("the socket has its mode, and takes the place of a dead server's") @EventLoopActor
+  func socketFile() async throws {
+    let folder = try TemporaryFolder()
+    let path = folder.path.appending("socket")
+    var dead: VarlinkServer? = try VarlinkServer(.init(vendor: "", product: "", version: "")) { _ in .expectedMore }
+    try dead?.listen(on: path, mode: 0o600)
+    dead = nil
+    let server = try VarlinkServer(.init(vendor: "v", product: "p", version: "1")) { _ in .expectedMore }
+    try server.listen(on: path, mode: 0o600)
+    var status = stat()
+    #expect(stat(path.string, &status) == 0)
+    #expect(status.st_mode == S_IFSOCK | 0o600)
+    let client = TestSupport.VarlinkPeer(try Peer(OwnedDescriptor.connected(to: path)))
+    #expect(try await client.call("org.varlink.service.GetInfo").contains("\"p\""))
+    withExtendedLifetime(server) {}
+  }
+
+  @Test("a path that cannot be listened on is an error") @EventLoopActor
+  func badPath() throws {
+    let server = try VarlinkServer(.init(vendor: "", product: "", version: "")) { _ in .expectedMore }
+    #expect(throws: SystemdError("sd_varlink_server_listen_address", .noSuchFileOrDirectory)) {
+      try server.listen(on: "/nowhere/at/all/socket", mode: 0o600)
+    }
+  }
+
+  @Test("shutting down ends every connection") @EventLoopActor
+  func shutDown() async throws {
+    let service = try TestService()
+    let (idle, busy) = (try service.connect(), try service.connect())
+    _ = try await idle.call("test.service.Echo", #"{"text":""}"#)
+    try await busy.send("test.service.Wait")
+    try await service.wait("the call") { $0.waiting.count == 1 }
+    service.server.shutDown()
+    try await idle.peer.waitForEnd()
+    try await busy.peer.waitForEnd()
+    #expect(service.gone == 1)
+    #expect(service.server.connectionCount == 0)
+    service.release.fulfil(1)
+    try await quiet()
+    #expect(throws: SystemdError.self) { _ = try service.connect() }
+  }
+
+  @Test("when listening stops, connections go on") @EventLoopActor
+  func stopListening() async throws {
+    let service = try TestService()
+    let client = try service.connect()
+    _ = try await client.call("test.service.Echo", #"{"text":""}"#)
+    service.server.stopListening()
+    #expect(throws: SystemdError.self) { _ = try service.connect() }
+    #expect(try isJSON(try await client.call("test.service.Echo", #"{"text":"x"}"#), #"{"parameters":{"text":"x"}}"#))
+  }
+
+  @Test("a server that is let go of ends its connections") @EventLoopActor
+  func letGo() async throws {
+    var service: TestService? = try TestService()
+    let client = try #require(try service?.connect())
+    _ = try await client.call("test.service.Echo", #"{"text":""}"#)
+    weak let server = service?.server
+    service = nil
+    try await client.peer.waitForEnd()
+    #expect(server == nil)
+  }
+
+  @Test("connections beyond the limit are refused, and room that is freed is used again") @EventLoopActor
+  func limit() async throws {
+    let service = try TestService(limits: .init(connections: 2, connectionsPerUser: 2))
+    let clients = [try service.connect(), try service.connect()]
+    for client in clients { _ = try await client.call("test.service.Echo", #"{"text":""}"#) }
+    let refused = try service.connect()
+    try await refused.peer.waitForEnd()
+    clients[0].peer.close()
+    try await quiet()
+    _ = try await service.connect().call("test.service.Echo", #"{"text":""}"#)
+    _ = try await clients[1].call("test.service.Echo", #"{"text":""}"#)
+  }
+
+  @Test(
+    "what is not Varlink ends its connection and nothing else",
+    arguments: ["nonsense\0", "{}\0", "[]\0", "{\"method\":1}\0", "\0", "{\"method\":\"a.b.C\",\"parameters\":[]}\0", "\u{FF}\0"])
+  @EventLoopActor
+  func garbage(text: String) async throws {
+    let service = try TestService()
+    let other = try service.connect()
+    let client = try service.connect()
+    try await client.peer.write(text)
+    try await client.peer.wait("an error or the end") { $0.hasEnded || $0.received.contains(0) }
+    _ = try await other.call("test.service.Echo", #"{"text":""}"#)
+  }
+}
