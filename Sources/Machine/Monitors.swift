@@ -22,6 +22,10 @@ public final class Monitors {
     self.logger = logger
   }
 
+  /// How much may wait in the kernel for QEMU, in bytes. QEMU executes all of it before the monitor can be removed, and takes
+  /// milliseconds for the more costly commands.
+  private static let sendBuffer: CInt = 4096
+
   /// Adds a monitor. When it returns, the greeting is on its way. When it throws, nothing of it is left in QEMU, or will be
   /// once QEMU answers again.
   ///
@@ -36,6 +40,7 @@ public final class Monitors {
     let results = await control.pipeline(Self.hotplug(id, descriptor: pair.theirs.raw))
     // Our copy of QEMU's end would hide QEMU's end of file.
     let socket = pair.takeOurs()
+    socket.limitSendBuffer(to: Self.sendBuffer)
     let failures = results.map(\.failure)
     guard let failure = failures.lazy.compactMap({ $0 }).first else { return AddedMonitor(id: id, socket: socket) }
     if failure == .timedOut {

@@ -13,8 +13,9 @@ public import SystemdJSON
 ///     await relay.deliver()
 ///     await relay.linger()
 ///
-/// What the client wrote before it closed or half-closed is executed; what it is still owed is delivered as long as it reads.
-/// Towards QEMU at most one chunk is held, and the client is not read while QEMU does not take it. Towards the client
+/// What the client wrote before it half-closed is executed; what it is still owed is delivered as long as it reads. When it
+/// closes for good, at most ``upstreamChunk`` more bytes are taken of what it wrote: enough for a last word, and not enough to
+/// keep QEMU busy for nobody. Towards QEMU at most one chunk is held, and the client is not read while QEMU does not take it. Towards the client
 /// ``Options/unreadLimit`` bytes are held, so that a client that does not read costs this process's memory, with a bound, and
 /// not QEMU's, which has none.
 @EventLoopActor
@@ -141,7 +142,7 @@ public final class Relay {
     if options.refusal != nil { refusals = RefusalFilter(nonce: Self.makeNonce()) }
     monitorSource = try EventSource.descriptor(self.monitor.raw, .readable) { [weak self] in self?.monitorReady($0) }
     if let client {
-      inputSource = try EventSource.descriptor(client.input, .readable) { [weak self] _ in self?.readClient() }
+      inputSource = try EventSource.descriptor(client.input, .readable) { [weak self] in self?.inputReady($0) }
       outputSource = try EventSource.descriptor(client.output, []) { [weak self] in self?.outputReady($0) }
       outputSource?.isEnabled = false
     } else {
@@ -187,8 +188,18 @@ public final class Relay {
 
   // MARK: client to monitor
 
+  private func inputReady(_ ready: Readiness) {
+    // On a socket that is both directions' end. On a pipe it is the end of what comes, and there may be much of that.
+    guard ready.contains(.hangUp), input?.isSocket == true, !inputHasEnded else { return readClient() }
+    clientIsGone = true
+    downstream.drop()
+    readClient()
+    clientHasClosed()
+    if !inputHasEnded { endInput() }
+  }
+
   private func readClient() {
-    guard let input else { return }
+    guard let input, inputDescriptor != nil else { return }
     var descriptors = PassedDescriptors()
     let buffer = UnsafeMutableRawBufferPointer(rebasing: Self.scratch[..<Self.upstreamChunk])
     let transfer = receive(input.raw, isSocket: input.isSocket, into: buffer, descriptors: &descriptors)
@@ -350,6 +361,7 @@ public final class Relay {
     guard downstream.count > options.unreadLimit else { return }
     reasonForEnd = "the client left more than \(options.unreadLimit) bytes unread"
     if output.isSocket { shutdown(output.raw, CInt(SHUT_RDWR)) }
+    upstream.drop()
     clientTakesNoMore()
     if !inputHasEnded { endInput() }
   }

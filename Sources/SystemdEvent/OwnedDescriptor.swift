@@ -35,6 +35,14 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
   }
 }
 
+extension OwnedDescriptor {
+  /// Has the kernel hold no more than about `size` bytes that were sent on this socket and not received. Best effort.
+  public func limitSendBuffer(to size: CInt) {
+    var size = size
+    _ = setsockopt(raw, SOL_SOCKET, SO_SNDBUF, &size, socklen_t(MemoryLayout<CInt>.size))
+  }
+}
+
 /// Two connected AF_UNIX stream sockets, close-on-exec.
 public struct SocketPair: ~Copyable {
   public var ours: OwnedDescriptor

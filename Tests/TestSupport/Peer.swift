@@ -79,6 +79,9 @@ public final class Peer {
     try await wait("'\(expected)'") { $0.text.contains(expected) }
   }
 
+  /// Drops what came so far.
+  public func forget() { received.removeAll(keepingCapacity: true) }
+
   /// Waits for the other side's end.
   public func waitForEnd() async throws { try await wait("the end") { $0.hasEnded } }
 
