@@ -7,7 +7,7 @@ BINARIES := qmp-varlinkd
 SWIFT_SOURCES := Package.swift Sources Tests interfaces
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test check format shell install clean
+.PHONY: help demo build test storm check format shell install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1	/p' Makefile | expand -t 16
@@ -22,6 +22,12 @@ test: ## build and run all tests; a skipped one is a failure
 	$(ENV) swift build --product qmp-varlinkd
 	$(ENV) swift build --build-tests
 	$(ENV) scripts/test
+
+storm: ## the long campaign: 20,000 sessions, and the daemon killed fifty times (some twenty minutes)
+	$(ENV) swift build --product qmp-varlinkd
+	$(ENV) swift build --build-tests
+	QMP_VARLINK_STORM_SESSIONS=5000 QMP_VARLINK_STORM_SEEDS=4 QMP_VARLINK_STORM_PARALLEL=16 QMP_VARLINK_KILLS=50 \
+	  $(ENV) scripts/test --filter 'StormTests|DaemonKilledTests'
 
 check: ## check the format and build everything with warnings as errors
 	$(ENV) swift format lint --strict --parallel --recursive $(SWIFT_SOURCES)

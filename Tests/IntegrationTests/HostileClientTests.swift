@@ -8,12 +8,13 @@ import Testing
 struct HostileClientTests {
   /// What a test measured of the other sessions' round trips meanwhile; printed, not judged.
   @EventLoopActor
-  private static func others(_ daemon: RunningDaemon, until isOver: Promise<Void>) async throws -> (count: Int, worst: Duration) {
+  private static func others(_ daemon: RunningDaemon, begun: Promise<Void>, until isOver: Promise<Void>) async throws -> (count: Int, worst: Duration) {
     let session = try await daemon.acquireQMP()
     try await session.write(#"{"execute":"qmp_capabilities"}"#)
     try await session.wait(for: #"{"return": {}}"#)
     var count = 0
     var worst = Duration.zero
+    begun.fulfil()
     while isOver.result == nil {
       let start = ContinuousClock.now
       count += 1
@@ -30,7 +31,9 @@ struct HostileClientTests {
   private static func besideOthers(_ name: String, _ daemon: RunningDaemon, _ attack: @EventLoopActor () async throws -> Void) async throws {
     let resident = RunningDaemon.status(of: daemon.process, "VmRSS")
     let isOver = Promise<Void>()
-    let others = Task(executorPreference: EventLoop.shared) { try await Self.others(daemon, until: isOver) }
+    let begun = Promise<Void>()
+    let others = Task(executorPreference: EventLoop.shared) { try await Self.others(daemon, begun: begun, until: isOver) }
+    await begun.value
     do {
       try await attack()
     } catch {
@@ -41,7 +44,7 @@ struct HostileClientTests {
     let (count, worst) = try await others.value
     let grown = RunningDaemon.status(of: daemon.process, "VmHWM") - resident
     print("\(name): daemon's memory grew by \(grown) KiB at the most; others made \(count) round trips, the longest \(worst)")
-    #expect(count > 3)
+    #expect(count > 0)
     #expect(grown < 64 << 10, "the daemon's peak grew by \(grown) KiB")
   }
 

@@ -4,7 +4,7 @@ import TestSupport
 import Testing
 
 /// Sessions with random loads that end at random moments, in every way that a client can go.
-@Suite("sessions that come and go at the wrong moments", .onEventLoop)
+@Suite("sessions that come and go at the wrong moments", .onEventLoop, .serialized)
 struct StormTests {
   private static let request = Array(#"{"method":"io.systemd.QemuMachineInstance.AcquireQMP","upgrade":true}"#.utf8) + [0]
   private static let negotiations = ["", #"{"execute":"qmp_capabilities"}"#, #"{"execute":"qmp_capabilities","arguments":{"enable":["oob"]}}"#]
@@ -54,21 +54,26 @@ struct StormTests {
     peer.close()
   }
 
-  @Test("1,000 sessions, 8 at once: QEMU lives, Describe answers, nothing is left", arguments: [UInt64(1)]) @EventLoopActor
+  @Test("a thousand sessions, 8 at once: QEMU lives, Describe answers, nothing is left", arguments: 1...UInt64(Campaign.seeds)) @EventLoopActor
   func storm(seed: UInt64) async throws {
     let (_, status) = try await withDaemon(bareMachine) { daemon in
       let qemu = try daemon.qemu()
       // What is made once, on first use, is there before the count.
       _ = try await daemon.qmp(#"{"execute":"query-name"}"#)
       let before = (daemon: RunningDaemon.descriptorCount(of: daemon.process), qemu: RunningDaemon.descriptorCount(of: qemu))
-      let storms = (0..<8).map { number in
-        Task(executorPreference: EventLoop.shared) { try await Self.sessions(125, daemon, SplitMix(seed: seed &* 1000 &+ number)) }
+      let start = ContinuousClock.now
+      let storms = (0..<Campaign.parallel).map { number in
+        Task(executorPreference: EventLoop.shared) {
+          try await Self.sessions(Campaign.sessions / Campaign.parallel, daemon, SplitMix(seed: seed &* 1000 &+ UInt64(number)))
+        }
       }
       let isOver = Promise<Void>()
       let describing = Task(executorPreference: EventLoop.shared) { try await Self.describe(daemon, until: isOver) }
       for storm in storms { try await storm.value }
       isOver.fulfil()
-      #expect(try await describing.value > 10)
+      let described = try await describing.value
+      #expect(described > 10)
+      print("seed \(seed): \(Campaign.sessions) sessions in \(ContinuousClock.now - start), \(described) times described meanwhile")
 
       try await Self.quiet(daemon)
       #expect(RunningDaemon.descriptorCount(of: daemon.process) == before.daemon)

@@ -1,0 +1,74 @@
+import Glibc
+import SystemPackage
+import SystemdEvent
+import TestSupport
+import Testing
+
+@Suite("the daemon is killed, the machine lives", .onEventLoop)
+struct DaemonKilledTests {
+  @Test("kill -9 under load, ten times, each time attached to again: the VM lives, and what was left is removed") @EventLoopActor
+  func killedUnderLoad() async throws {
+    try await Self.killUnderLoad(rounds: Campaign.kills)
+  }
+
+  @EventLoopActor
+  private static func killUnderLoad(rounds: Int) async throws {
+    try await withTemporaryDirectory { folder in
+      let qmp = folder.appending("qmp")
+      let machine = [
+        "run", "--machine", "under", "--accel", "tcg", "--memory", "64M", "--", "-machine", "none", "-qmp", "unix:\(qmp),server=on,wait=off",
+      ]
+      let (_, status) = try await withDaemon(machine) { under in
+        let qemu = try under.qemu()
+        _ = try await under.qmp(#"{"execute":"query-name"}"#)
+        try await StormTests.quiet(under)
+        let before = RunningDaemon.descriptorCount(of: qemu)
+        let attached = ["attach", "--machine", "over", "--qmp", "unix:\(qmp)"]
+        for round in 0..<rounds {
+          let (_, killed) = try await withDaemon(attached, directory: folder.appending("over")) { daemon in
+            var random = SplitMix(seed: UInt64(round))
+            var sessions: [Peer] = []
+            for number in 0..<8 {
+              let session = try await daemon.acquireQMP()
+              try await session.write(#"{"execute":"qmp_capabilities"}"#)
+              let commands = ["query-qmp-schema", "query-version", "stop", "cont", "query-block"]
+              for _ in 0..<Int.random(in: 0..<8, using: &random) {
+                try await session.write(#"{"execute":"\#(commands.randomElement(using: &random)!)"}"#)
+              }
+              if number.isMultiple(of: 3) { try await session.write(#"{"execute":"query-ver"#) }
+              if number == 5 { session.close() }
+              sessions.append(session)
+            }
+            try await sessions[Int.random(in: 0..<5, using: &random)].wait(for: "QMP")
+            daemon.signal(SIGKILL)
+            for session in sessions where !session.hasEnded && session !== sessions[5] { try await session.waitForEnd() }
+          }
+          #expect(killed == 128 + SIGKILL)
+        }
+        // The last one removes what the one before it left, and ends in order.
+        let (_, ended) = try await withDaemon(attached, directory: folder.appending("over")) { daemon in
+          while try await daemon.qmp(#"{"execute":"query-chardev"}"#).contains("disconnected:fd:") {}
+        }
+        #expect(ended == 0)
+        try await StormTests.quiet(under)
+        #expect(RunningDaemon.descriptorCount(of: qemu) == before)
+        #expect(try await under.call("io.systemd.MachineInstance.Describe").contains("\"status\":\""))
+      }
+      #expect(status == 0)
+    }
+  }
+}
+
+/// How long the campaigns are: short by default, and as long as the environment says for the full ones (`make storm`).
+enum Campaign {
+  /// QMP_VARLINK_STORM_SESSIONS: for each seed.
+  static let sessions = number("QMP_VARLINK_STORM_SESSIONS") ?? 1000
+  /// QMP_VARLINK_STORM_PARALLEL: how many at once.
+  static let parallel = number("QMP_VARLINK_STORM_PARALLEL") ?? 8
+  /// QMP_VARLINK_STORM_SEEDS: from 1 on.
+  static let seeds = number("QMP_VARLINK_STORM_SEEDS") ?? 1
+  /// QMP_VARLINK_KILLS
+  static let kills = number("QMP_VARLINK_KILLS") ?? 10
+
+  private static func number(_ name: String) -> Int? { getenv(name).flatMap { Int(String(cString: $0)) } }
+}
