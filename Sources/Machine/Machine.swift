@@ -25,7 +25,8 @@ public final class Machine {
   private var nextSubscriber = 0
 
   private init(
-    name: MachineName, client: QMPClient, clientID: String?, responseLimit: Duration, greeting: Greeting, process: QEMUProcess?, logger: Logger
+    name: MachineName, client: QMPClient, clientID: String?, responseLimit: Duration, greeting: Greeting, process: QEMUProcess?,
+    logger: Logger
   ) {
     self.name = name
     control = ControlMonitor(client, id: clientID, responseLimit: responseLimit, logger: logger)

@@ -328,7 +328,7 @@ public final class Relay {
     upstreamMoved(request.withUnsafeBytes { upstream.write($0, to: monitor) })
   }
 
-  private static func makeNonce() -> String { String(UInt64.random(in: 1 << 60 ... UInt64.max), radix: 16) }
+  private static func makeNonce() -> String { String(UInt64.random(in: 1 << 60...UInt64.max), radix: 16) }
 
   // MARK: monitor to client
 

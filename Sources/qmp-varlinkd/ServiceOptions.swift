@@ -31,7 +31,8 @@ struct ServiceOptions: ParsableArguments {
 
   @Option(
     name: .long,
-    help: ArgumentHelp("How long QEMU may take to answer before calls fail and the machine's status is 'unresponsive'.", valueName: "seconds"))
+    help: ArgumentHelp(
+      "How long QEMU may take to answer before calls fail and the machine's status is 'unresponsive'.", valueName: "seconds"))
   var responseLimit = 10
 
   @Option(name: .long, help: ArgumentHelp("The least severe messages to log.", valueName: "level"))

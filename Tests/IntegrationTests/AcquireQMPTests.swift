@@ -56,16 +56,19 @@ struct AcquireQMPTests {
     }
   }
 
-  @Test("what a client leaves unfinished costs it no reply, and shows none that is not its own", arguments: [
-    "", #"{"execute":"query-ver"#, #""abc"#, #"{"a":["#, "nonsense ", "{]", "@", "\u{1}", "'x", "\\", "[1,", "{", "\u{FFFD}",
-  ]) @EventLoopActor
+  @Test(
+    "what a client leaves unfinished costs it no reply, and shows none that is not its own",
+    arguments: [
+      "", #"{"execute":"query-ver"#, #""abc"#, #"{"a":["#, "nonsense ", "{]", "@", "\u{1}", "'x", "\\", "[1,", "{", "\u{FFFD}",
+    ]) @EventLoopActor
   func unfinishedInput(rest: String) async throws {
     _ = try await withDaemon(bareMachine) { daemon in
       let session = try await daemon.acquireQMP()
       try await session.write(#"{"execute":"qmp_capabilities"}{"execute":"nope","id":1}{"execute":"query-name"}"# + rest)
       session.endWriting()
       try await session.waitForEnd()
-      let direct = try await directReplies(daemon, #"{"execute":"qmp_capabilities"}{"execute":"nope","id":1}{"execute":"query-name"}"# + rest)
+      let direct = try await directReplies(
+        daemon, #"{"execute":"qmp_capabilities"}{"execute":"nope","id":1}{"execute":"query-name"}"# + rest)
       #expect(session.text.split(separator: "\r\n").dropFirst() == direct.split(separator: "\r\n").dropFirst())
     }
   }
@@ -95,7 +98,9 @@ struct AcquireQMPTests {
       let oneway = try daemon.connect()
       try await oneway.send(Self.method, flags: #","oneway":true"#)
       #expect(try await oneway.call("io.systemd.MachineInstance.Describe").contains("running"))
-      #expect(try await daemon.qmp(#"{"execute":"query-chardev"}"#).components(separatedBy: "qv-").count == 4, "one session, the control monitor and its spare")
+      #expect(
+        try await daemon.qmp(#"{"execute":"query-chardev"}"#).components(separatedBy: "qv-").count == 4,
+        "one session, the control monitor and its spare")
     }
   }
 

@@ -18,17 +18,26 @@ struct ConformanceTests {
       #"{"execute": "qmp_capabilities", "arguments": {"enable": null}}"#,
       // Ids of every type.
       #"{"execute": "query-name", "id": 1}"#, #"{"execute": "query-name", "id": -1.5e3}"#, #"{"execute": "query-name", "id": "a b"}"#,
-      #"{"execute": "query-name", "id": null}"#, #"{"execute": "query-name", "id": true}"#, #"{"execute": "query-name", "id": [1, {"a": [ ]}]}"#,
-      #"{"execute": "query-name", "id": {"b": 1, "a": {}}}"#, #"{"execute": "query-name", "id": "\u00e9\n\"\\"}"#, "{\"execute\": \"query-name\", \"id\": \"\u{E9}\"}",
-      #"{"execute": "query-name", "id": 18446744073709551615}"#, #"{"execute": "query-name", "id": 0e1}"#, #"{"execute": "nope", "id": {}}"#,
+      #"{"execute": "query-name", "id": null}"#, #"{"execute": "query-name", "id": true}"#,
+      #"{"execute": "query-name", "id": [1, {"a": [ ]}]}"#,
+      #"{"execute": "query-name", "id": {"b": 1, "a": {}}}"#, #"{"execute": "query-name", "id": "\u00e9\n\"\\"}"#,
+      "{\"execute\": \"query-name\", \"id\": \"\u{E9}\"}",
+      #"{"execute": "query-name", "id": 18446744073709551615}"#, #"{"execute": "query-name", "id": 0e1}"#,
+      #"{"execute": "nope", "id": {}}"#,
       #"{"id": 7, "execute": "query-name"}"#, #"{"execute": "query-name"}"#,
       // What is refused, one way or the other.
-      #"{"execute": "query-name", "arguments": {"x": 1}}"#, #"{"execute": "query-name", "id": 1, "id": 2}"#, #"{"execute": "query-name", "a" 1}"#,
-      #"{"execute": 1}"#, #"{"execute": "query-name", "extra": 1}"#, #"{"exec-oob": "query-status"}"#, #"{"exec-oob": "migrate-pause", "id": 1}"#,
-      #"{"execute": "query-name", "exec-oob": "query-name"}"#, "nonsense ", "garbage\n\n  garbage ", "[1, 2]", "12 ", #""text""#, "{ \"a\" : \n\n [ }", "@", "\\",
+      #"{"execute": "query-name", "arguments": {"x": 1}}"#, #"{"execute": "query-name", "id": 1, "id": 2}"#,
+      #"{"execute": "query-name", "a" 1}"#,
+      #"{"execute": 1}"#, #"{"execute": "query-name", "extra": 1}"#, #"{"exec-oob": "query-status"}"#,
+      #"{"exec-oob": "migrate-pause", "id": 1}"#,
+      #"{"execute": "query-name", "exec-oob": "query-name"}"#, "nonsense ", "garbage\n\n  garbage ", "[1, 2]", "12 ", #""text""#,
+      "{ \"a\" : \n\n [ }", "@", "\\",
       "'x'", #"{"execute": "query-name" } }"#, #"{"execute": "device-list-properties", "arguments": {"typename": "nope"}}"#,
       #"{"execute": "query-name", "id": "\ud800"}"#, #"{"execute": "query-name", "id": "\q"}"#,
-    ].map { Array($0.utf8) } + [[UInt8(ascii: "{"), 0xFF], Array("{'bad ".utf8) + [0xFF], Array(#"{"execute": "query-name", "id": ""#.utf8) + [0xC3, 0x28] + Array(#""}"#.utf8)]
+    ].map { Array($0.utf8) } + [
+      [UInt8(ascii: "{"), 0xFF], Array("{'bad ".utf8) + [0xFF],
+      Array(#"{"execute": "query-name", "id": ""#.utf8) + [0xC3, 0x28] + Array(#""}"#.utf8),
+    ]
 
   private static let recovered = "\n" + #"{"execute": "no-such-cmd", "id": "recovered"}"#
   /// Brings any state of QEMU's lexer to an end, so that every conversation has one.
@@ -38,7 +47,9 @@ struct ConformanceTests {
   func table() async throws {
     _ = try await withDaemon(bareMachine) { daemon in
       let direct = try await DirectMonitors(daemon)
-      for negotiation in ["", #"{"execute": "qmp_capabilities"}"# + "\r\n", #"{"execute":"qmp_capabilities", "arguments": {"enable": ["oob"]}}"#] {
+      for negotiation in [
+        "", #"{"execute": "qmp_capabilities"}"# + "\r\n", #"{"execute":"qmp_capabilities", "arguments": {"enable": ["oob"]}}"#,
+      ] {
         for input in Self.inputs {
           let bytes = Array(negotiation.utf8) + input + Array(Self.recovered.utf8) + Self.end
           try await direct.compare(daemon, bytes)
@@ -53,15 +64,16 @@ struct ConformanceTests {
       let direct = try await DirectMonitors(daemon)
       var random = SplitMix(seed: seed)
       let wellFormed = [
-        #"{"execute":"query-name","id":1}"#, #"{"execute":"nope"}"#, #"{"execute":"query-status","arguments":{}}"#, #"{"id":[1,2,{"a":"b c"}],"execute":"query-version"}"#,
+        #"{"execute":"query-name","id":1}"#, #"{"execute":"nope"}"#, #"{"execute":"query-status","arguments":{}}"#,
+        #"{"id":[1,2,{"a":"b c"}],"execute":"query-version"}"#,
         "{}", #"{"execute":"query-name","id":"\u0041"}"#,
       ]
       for _ in 0..<40 {
         var bytes = Array(#"{"execute":"qmp_capabilities"}"#.utf8)
         for _ in 0..<Int.random(in: 1..<6, using: &random) {
-          bytes += Array(Self.spaced(wellFormed.randomElement(using: &random)!, &random).utf8)
+          bytes += Array(Self.spaced(wellFormed.pick(&random), &random).utf8)
         }
-        if Bool.random(using: &random) { bytes += Self.inputs.randomElement(using: &random)! }
+        if Bool.random(using: &random) { bytes += Self.inputs.pick(&random) }
         bytes += Array(Self.recovered.utf8) + Self.end
         try await direct.compare(daemon, bytes, chunks: Int.random(in: 1..<50, using: &random))
       }
@@ -74,11 +86,11 @@ struct ConformanceTests {
     var inString = false
     for character in text {
       let mayHaveSpace = !inString && "{}[]:,\"".contains(character)
-      if mayHaveSpace, Int.random(in: 0..<3, using: &random) == 0 { result += [" ", "\n", "\r\n", "\t ", "   "].randomElement(using: &random)! }
+      if mayHaveSpace, Int.random(in: 0..<3, using: &random) == 0 { result += [" ", "\n", "\r\n", "\t ", "   "].pick(&random) }
       if character == "\"" { inString.toggle() }
       result.append(character)
     }
-    return result + ["", " ", "\r\n", "\n\n"].randomElement(using: &random)!
+    return result + ["", " ", "\r\n", "\n\n"].pick(&random)
   }
 
   @Test("an out-of-band command overtakes one that blocks") @EventLoopActor

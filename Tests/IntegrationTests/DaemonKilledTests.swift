@@ -16,7 +16,8 @@ struct DaemonKilledTests {
     try await withTemporaryDirectory { folder in
       let qmp = folder.appending("qmp")
       let machine = [
-        "run", "--machine", "under", "--accel", "tcg", "--memory", "64M", "--", "-machine", "none", "-qmp", "unix:\(qmp),server=on,wait=off",
+        "run", "--machine", "under", "--accel", "tcg", "--memory", "64M", "--", "-machine", "none", "-qmp",
+        "unix:\(qmp),server=on,wait=off",
       ]
       let (_, status) = try await withDaemon(machine) { under in
         let qemu = try under.qemu()
@@ -33,7 +34,7 @@ struct DaemonKilledTests {
               try await session.write(#"{"execute":"qmp_capabilities"}"#)
               let commands = ["query-qmp-schema", "query-version", "stop", "cont", "query-block"]
               for _ in 0..<Int.random(in: 0..<8, using: &random) {
-                try await session.write(#"{"execute":"\#(commands.randomElement(using: &random)!)"}"#)
+                try await session.write(#"{"execute":"\#(commands.pick(&random))"}"#)
               }
               if number.isMultiple(of: 3) { try await session.write(#"{"execute":"query-ver"#) }
               if number == 5 { session.close() }

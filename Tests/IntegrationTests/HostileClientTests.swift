@@ -8,7 +8,9 @@ import Testing
 struct HostileClientTests {
   /// What a test measured of the other sessions' round trips meanwhile; printed, not judged.
   @EventLoopActor
-  private static func others(_ daemon: RunningDaemon, begun: Promise<Void>, until isOver: Promise<Void>) async throws -> (count: Int, worst: Duration) {
+  private static func others(_ daemon: RunningDaemon, begun: Promise<Void>, until isOver: Promise<Void>) async throws -> (
+    count: Int, worst: Duration
+  ) {
     let session = try await daemon.acquireQMP()
     try await session.write(#"{"execute":"qmp_capabilities"}"#)
     try await session.wait(for: #"{"return": {}}"#)
@@ -28,7 +30,8 @@ struct HostileClientTests {
 
   /// Runs `attack` beside a session that works, and tells how that one fared.
   @EventLoopActor
-  private static func besideOthers(_ name: String, _ daemon: RunningDaemon, _ attack: @EventLoopActor () async throws -> Void) async throws {
+  private static func besideOthers(_ name: String, _ daemon: RunningDaemon, _ attack: @EventLoopActor () async throws -> Void) async throws
+  {
     let resident = RunningDaemon.status(of: daemon.process, "VmRSS")
     let isOver = Promise<Void>()
     let begun = Promise<Void>()

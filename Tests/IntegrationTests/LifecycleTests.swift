@@ -69,7 +69,8 @@ struct LifecycleTests {
       let refused = try await command(Self.daemon, arguments + ["-machine", "none", "-device", "nonsense"])
       #expect(refused.status == 1)
       #expect(refused.error.contains("'nonsense' is not a valid device model name"))
-      let missing = try await command(Self.daemon, ["run", "--machine", "test", "--qemu", "/nonexistent/qemu", "--runtime-directory", folder.string])
+      let missing = try await command(
+        Self.daemon, ["run", "--machine", "test", "--qemu", "/nonexistent/qemu", "--runtime-directory", folder.string])
       #expect(missing.status == 1)
       #expect(missing.error.contains("cannot start /nonexistent/qemu: No such file or directory"))
     }
@@ -98,7 +99,9 @@ struct LifecycleTests {
 
   @Test("a guest that does not power off is told to quit after --stop-timeout") @EventLoopActor
   func stopTimeout() async throws {
-    let (log, status) = try await withDaemon(["run", "--machine", "test", "--accel", "tcg", "--memory", "64M", "--stop-timeout", "0", "--", "-machine", "none"]) { daemon in
+    let (log, status) = try await withDaemon([
+      "run", "--machine", "test", "--accel", "tcg", "--memory", "64M", "--stop-timeout", "0", "--", "-machine", "none",
+    ]) { daemon in
       let subscriber = try daemon.connect()
       _ = try await subscriber.call("io.systemd.MachineInstance.SubscribeEvents", flags: #","more":true"#)
       daemon.signal(SIGTERM)
@@ -115,7 +118,10 @@ struct LifecycleTests {
     try await withTemporaryDirectory { folder in
       let qmp = folder.appending("qmp")
       let daemonFolder = folder.appending("daemon")
-      let machine = ["run", "--machine", "under", "--accel", "tcg", "--memory", "64M", "--", "-machine", "none", "-qmp", "unix:\(qmp),server=on,wait=off"]
+      let machine = [
+        "run", "--machine", "under", "--accel", "tcg", "--memory", "64M", "--", "-machine", "none", "-qmp",
+        "unix:\(qmp),server=on,wait=off",
+      ]
       _ = try await withDaemon(machine) { under in
         let attached = ["attach", "--machine", "over", "--qmp", "unix:\(qmp)"]
         let (session, killed) = try await withDaemon(attached, directory: daemonFolder) { daemon in
@@ -133,7 +139,9 @@ struct LifecycleTests {
           try await open.wait(for: #"{"return": {}}"#)
           // What the dead daemon left is removed, once it is quiet.
           var left = 1
-          while left > 0 { left = try await daemon.qmp(#"{"execute":"query-chardev"}"#).components(separatedBy: "disconnected:fd:").count - 1 }
+          while left > 0 {
+            left = try await daemon.qmp(#"{"execute":"query-chardev"}"#).components(separatedBy: "disconnected:fd:").count - 1
+          }
           daemon.signal(SIGTERM)
           try await open.waitForEnd()
           return open
@@ -153,10 +161,15 @@ struct LifecycleTests {
   func attachedQEMUKilled() async throws {
     try await withTemporaryDirectory { folder in
       let qmp = folder.appending("qmp")
-      let machine = ["run", "--machine", "under", "--accel", "tcg", "--memory", "64M", "--", "-machine", "none", "-qmp", "unix:\(qmp),server=on,wait=off"]
+      let machine = [
+        "run", "--machine", "under", "--accel", "tcg", "--memory", "64M", "--", "-machine", "none", "-qmp",
+        "unix:\(qmp),server=on,wait=off",
+      ]
       _ = try await withDaemon(machine) { under in
         let qemu = try under.qemu()
-        let (_, status) = try await withDaemon(["attach", "--machine", "over", "--qmp", "unix:\(qmp)"], directory: folder.appending("over")) { daemon in
+        let (_, status) = try await withDaemon(
+          ["attach", "--machine", "over", "--qmp", "unix:\(qmp)"], directory: folder.appending("over")
+        ) { daemon in
           let session = try await daemon.acquireQMP()
           kill(qemu, SIGKILL)
           try await session.waitForEnd()
@@ -164,7 +177,8 @@ struct LifecycleTests {
         #expect(status == 69)
       }
       let nobody = try await command(
-        Self.daemon, ["attach", "--machine", "over", "--qmp", "unix:\(folder)/nobody", "--runtime-directory", folder.appending("over").string])
+        Self.daemon,
+        ["attach", "--machine", "over", "--qmp", "unix:\(folder)/nobody", "--runtime-directory", folder.appending("over").string])
       #expect(nobody.status == 1)
       #expect(nobody.error.contains("cannot connect to \(folder)/nobody: No such file or directory"))
     }

@@ -14,7 +14,9 @@ struct SessionsTests {
   func listWatchClose() async throws {
     _ = try await withDaemon(bareMachine) { daemon in
       let watcher = try daemon.connect()
-      #expect(try await watcher.call("io.qmpvarlink.Sessions.Watch", flags: #","more":true"#) == #"{"parameters":{"change":"current","sessions":[]},"continues":true}"#)
+      #expect(
+        try await watcher.call("io.qmpvarlink.Sessions.Watch", flags: #","more":true"#)
+          == #"{"parameters":{"change":"current","sessions":[]},"continues":true}"#)
       let session = try await daemon.acquireQMP()
       let id = try #require(session.text.split(separator: "\"").first { $0.hasPrefix("qv-") })
       let opened = try await watcher.receive()
@@ -26,9 +28,12 @@ struct SessionsTests {
       let listed = try await daemon.call("io.qmpvarlink.Sessions.List")
       #expect(listed.contains(#""uid":\#(getuid()),"gid":\#(getgid()),"pid":\#(getpid()),"command":""#), "\(listed)")
       #expect(listed.contains(#""monitor":"\#(id)","chardev":"\#(id)""#))
-      #expect(listed.contains(#""bytesIn":\#(commands.utf8.count),"#) && listed.contains(#""commandsInFlight":0,"state":"active""#), "\(listed)")
+      #expect(
+        listed.contains(#""bytesIn":\#(commands.utf8.count),"#) && listed.contains(#""commandsInFlight":0,"state":"active""#), "\(listed)")
 
-      #expect(try await daemon.call("io.qmpvarlink.Sessions.Close", #"{"id":"nope"}"#) == #"{"error":"io.qmpvarlink.Sessions.NoSuchSession","parameters":{"id":"nope"}}"#)
+      #expect(
+        try await daemon.call("io.qmpvarlink.Sessions.Close", #"{"id":"nope"}"#)
+          == #"{"error":"io.qmpvarlink.Sessions.NoSuchSession","parameters":{"id":"nope"}}"#)
       #expect(try await daemon.call("io.qmpvarlink.Sessions.Close", #"{"id":"\#(id)"}"#) == "{}")
       try await session.waitForEnd()
       #expect(try await watcher.receive().contains(#""change":"changed""#))
@@ -59,17 +64,24 @@ struct SessionsTests {
   func queryAccess() async throws {
     _ = try await withDaemon(bareMachine) { daemon in
       let connection = try daemon.connect()
-      let acquired = try await connection.call("io.systemd.QemuMachineInstance.AcquireQMP", #"{"access":"query"}"#, flags: #","upgrade":true"#)
+      let acquired = try await connection.call(
+        "io.systemd.QemuMachineInstance.AcquireQMP", #"{"access":"query"}"#, flags: #","upgrade":true"#)
       #expect(acquired.hasPrefix(#"{"parameters":{"id":"qv-"#))
       let session = connection.peer
       try await session.write(#"{"execute":"qmp_capabilities"}{"execute":"query-name","id":1}{"execute":"stop","id":2}"#)
-      try await session.write(#"{"execute":"query-status","id":3}{ "execute" : "qom-get", "id": {"a": 4} }{"exec-oob":"migrate-pause","id":5}{"execute":"query-kvm","id":6}"#)
+      try await session.write(
+        #"{"execute":"query-status","id":3}{ "execute" : "qom-get", "id": {"a": 4} }{"exec-oob":"migrate-pause","id":5}{"execute":"query-kvm","id":6}"#
+      )
       try await session.write(#"{"execute":"\u0073top","id":7}{"execute":"device_add"}{"execute":"query-name","id":8}"#)
       try await session.wait(for: #""id": 8}"#)
       let lines = session.text.split(whereSeparator: \.isNewline).dropFirst()
-      let ids = lines.map { line in line.split(separator: #""id":"#).dropFirst().first.map { $0.trimmingPrefix(" ").prefix { $0 != "," && $0 != "}" } } ?? "-" }
+      let ids = lines.map { line in
+        line.split(separator: #""id":"#).dropFirst().first.map { $0.trimmingPrefix(" ").prefix { $0 != "," && $0 != "}" } } ?? "-"
+      }
       #expect(ids == ["-", "1", "2", "3", #"{"a":4"#, "5", "6", "7", "-", "8"].map { $0[...] }, "\(session.text)")
-      #expect(lines.dropFirst(2).first == #"{"id":2,"error":{"class":"GenericError","desc":"The command stop is not permitted on a session with query access"}}"#)
+      #expect(
+        lines.dropFirst(2).first
+          == #"{"id":2,"error":{"class":"GenericError","desc":"The command stop is not permitted on a session with query access"}}"#)
       #expect(session.text.contains(#"{"return": {"status": "running", "running": true}, "id": 3}"#))
       #expect(try await daemon.call("io.systemd.MachineInstance.Describe").contains("running"))
       let listed = try await daemon.call("io.qmpvarlink.Sessions.List")
@@ -79,7 +91,8 @@ struct SessionsTests {
       try await session.write("{'execute': 'stop'}")
       try await session.waitForEnd()
       #expect(session.text.hasSuffix("and ends here\"}}\r\n"), "\(session.text.suffix(300))")
-      let wrong = try await daemon.connect().call("io.systemd.QemuMachineInstance.AcquireQMP", #"{"access":"root"}"#, flags: #","upgrade":true"#)
+      let wrong = try await daemon.connect().call(
+        "io.systemd.QemuMachineInstance.AcquireQMP", #"{"access":"root"}"#, flags: #","upgrade":true"#)
       #expect(wrong.contains("InvalidParameter"))
       #expect(try await daemon.call("io.systemd.MachineInstance.Describe").contains(#""status":"running""#))
     }
@@ -90,11 +103,14 @@ struct SessionsTests {
     _ = try await withDaemon(bareMachine) { daemon in
       let schema = try await daemon.qmp(#"{"execute":"query-qmp-schema"}"#)
       let names = schema.split(separator: #""name": ""#).dropFirst().map { $0.prefix { $0 != "\"" } }
-      let queries = Set(names.filter { $0.hasPrefix("query-") || $0.hasPrefix("x-query-") }.filter { schema.contains(#""name": "\#($0)", "ret-type""#) })
+      let queries = Set(
+        names.filter { $0.hasPrefix("query-") || $0.hasPrefix("x-query-") }.filter { schema.contains(#""name": "\#($0)", "ret-type""#) })
       #expect(queries.count > 80)
       let connection = try daemon.connect()
       _ = try await connection.call("io.systemd.QemuMachineInstance.AcquireQMP", #"{"access":"query"}"#, flags: #","upgrade":true"#)
-      try await connection.peer.write(#"{"execute":"qmp_capabilities"}"# + queries.sorted().map { #"{"execute":"\#($0)","arguments":{"no such argument":1},"id":"\#($0)"}"# }.joined())
+      try await connection.peer.write(
+        #"{"execute":"qmp_capabilities"}"#
+          + queries.sorted().map { #"{"execute":"\#($0)","arguments":{"no such argument":1},"id":"\#($0)"}"# }.joined())
       connection.peer.endWriting()
       try await connection.peer.waitForEnd()
       let refused = connection.peer.text.split(whereSeparator: \.isNewline).filter { $0.contains("not permitted") }

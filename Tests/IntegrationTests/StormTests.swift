@@ -7,7 +7,9 @@ import Testing
 @Suite("sessions that come and go at the wrong moments", .onEventLoop, .serialized)
 struct StormTests {
   private static let request = Array(#"{"method":"io.systemd.QemuMachineInstance.AcquireQMP","upgrade":true}"#.utf8) + [0]
-  private static let negotiations = ["", #"{"execute":"qmp_capabilities"}"#, #"{"execute":"qmp_capabilities","arguments":{"enable":["oob"]}}"#]
+  private static let negotiations = [
+    "", #"{"execute":"qmp_capabilities"}"#, #"{"execute":"qmp_capabilities","arguments":{"enable":["oob"]}}"#,
+  ]
   private static let commands = [
     #"{"execute":"query-version"}"#, #"{"execute":"query-name","id":7}"#, #"{"execute":"query-qmp-schema"}"#, #"{"execute":"stop"}"#,
     #"{"execute":"cont"}"#, "{]", "nonsense ", #"{"exec-oob":"migrate-pause","id":1}"#, #"{"execute":"nope"}"#, "[1,",
@@ -19,12 +21,12 @@ struct StormTests {
     case beforeTheReply, behindPipelinedCommands, amidCommands, amidReplies, halfClosed
   }
 
-  private static func load(_ random: inout some RandomNumberGenerator) -> [UInt8] {
-    var load = negotiations.randomElement(using: &random)!
+  private static func load(_ random: inout SplitMix) -> [UInt8] {
+    var load = negotiations.pick(&random)
     if !load.isEmpty || Bool.random(using: &random) {
-      for _ in 0..<Int.random(in: 0..<7, using: &random) { load += commands.randomElement(using: &random)! }
+      for _ in 0..<Int.random(in: 0..<7, using: &random) { load += commands.pick(&random) }
     }
-    return Array(load.utf8) + cutOff.randomElement(using: &random)!
+    return Array(load.utf8) + cutOff.pick(&random)
   }
 
   @EventLoopActor
@@ -32,7 +34,7 @@ struct StormTests {
     let load = load(&random)
     let connection = try daemon.connect()
     let peer = connection.peer
-    let ending = Ending.allCases.randomElement(using: &random)!
+    let ending = Ending.allCases.pick(&random)
     if ending == .behindPipelinedCommands {
       try await peer.write(request + load)
       return peer.close()
@@ -54,7 +56,8 @@ struct StormTests {
     peer.close()
   }
 
-  @Test("a thousand sessions, 8 at once: QEMU lives, Describe answers, nothing is left", arguments: 1...UInt64(Campaign.seeds)) @EventLoopActor
+  @Test("a thousand sessions, 8 at once: QEMU lives, Describe answers, nothing is left", arguments: 1...UInt64(Campaign.seeds))
+  @EventLoopActor
   func storm(seed: UInt64) async throws {
     let (_, status) = try await withDaemon(bareMachine) { daemon in
       let qemu = try daemon.qemu()
@@ -127,5 +130,12 @@ struct SplitMix: RandomNumberGenerator {
     mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
     mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
     return mixed ^ (mixed >> 31)
+  }
+}
+
+extension Collection {
+  /// One of the elements, of which there must be some.
+  func pick(_ random: inout SplitMix) -> Element {
+    self[index(startIndex, offsetBy: Int.random(in: 0..<count, using: &random))]
   }
 }

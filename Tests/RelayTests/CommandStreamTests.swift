@@ -32,14 +32,19 @@ struct CommandStreamTests {
     }
   }
 
-  @Test("white space outside strings goes, whatever the chunks", arguments: [
-    (#"{"execute": "query-status"}"# + "\r\n", #"{"execute":"query-status"}"#, 1),
-    (#"{"execute":"a"}{"execute":"b"}"#, #"{"execute":"a"}{"execute":"b"}"#, 2),
-    (" \n\t{ \"execute\" :\r\n \"a\" , \"id\" : [ 1 , -2.5e+3 , true , false, null , { } , [ ] ] }  ", #"{"execute":"a","id":[1,-2.5e+3,true,false,null,{},[]]}"#, 1),
-    (#"{"a": " two  blanks \" \\ and a { "}"#, #"{"a":" two  blanks \" \\ and a { "}"#, 1),
-    (#"{"a": {"a": 1}, "b": [{"a": 1}, {"a": 2}]}"#, #"{"a":{"a":1},"b":[{"a":1},{"a":2}]}"#, 1),
-    (#"{"a": 0, "b": -0, "c": 0.5}"#, #"{"a":0,"b":-0,"c":0.5}"#, 1),
-  ])
+  @Test(
+    "white space outside strings goes, whatever the chunks",
+    arguments: [
+      (#"{"execute": "query-status"}"# + "\r\n", #"{"execute":"query-status"}"#, 1),
+      (#"{"execute":"a"}{"execute":"b"}"#, #"{"execute":"a"}{"execute":"b"}"#, 2),
+      (
+        " \n\t{ \"execute\" :\r\n \"a\" , \"id\" : [ 1 , -2.5e+3 , true , false, null , { } , [ ] ] }  ",
+        #"{"execute":"a","id":[1,-2.5e+3,true,false,null,{},[]]}"#, 1
+      ),
+      (#"{"a": " two  blanks \" \\ and a { "}"#, #"{"a":" two  blanks \" \\ and a { "}"#, 1),
+      (#"{"a": {"a": 1}, "b": [{"a": 1}, {"a": 2}]}"#, #"{"a":{"a":1},"b":[{"a":1},{"a":2}]}"#, 1),
+      (#"{"a": 0, "b": -0, "c": 0.5}"#, #"{"a":0,"b":-0,"c":0.5}"#, 1),
+    ])
   func compaction(input: String, expected: String, commands: Int) {
     check(input, expected, commands: commands)
   }
@@ -50,22 +55,28 @@ struct CommandStreamTests {
     check(#"{"execute": "a"} "# + input, #"{"execute":"a"}"#, commands: 1)
   }
 
-  @Test("malformed input is forwarded as it came, in its place, and so is all behind it", arguments: [
-    "{]", "nonsense ", "'a'", #"{"a" 1}"#, #"{"a": 1 "b": 2}"#, #"{"a": 01}"#, #"{"a": +1}"#, #"{"a": 1e}"#, #"{"a": .5}"#, #"{"a": nul}"#,
-    #"{"a": "\q"}"#, #"{"a": "\u12g4"}"#, "{\"a\": \"\u{1}\"}", #"{"a": 1, "a": 2}"#, #"{"a": [1, ]}"#, #"{"a": 1, }"#, #"{1: 2}"#, "}", "]", "12", #""a""#, "[1]", "@",
-    #"{"a": 0e1}"#,
-  ])
+  @Test(
+    "malformed input is forwarded as it came, in its place, and so is all behind it",
+    arguments: [
+      "{]", "nonsense ", "'a'", #"{"a" 1}"#, #"{"a": 1 "b": 2}"#, #"{"a": 01}"#, #"{"a": +1}"#, #"{"a": 1e}"#, #"{"a": .5}"#,
+      #"{"a": nul}"#,
+      #"{"a": "\q"}"#, #"{"a": "\u12g4"}"#, "{\"a\": \"\u{1}\"}", #"{"a": 1, "a": 2}"#, #"{"a": [1, ]}"#, #"{"a": 1, }"#, #"{1: 2}"#, "}",
+      "]", "12", #""a""#, "[1]", "@",
+      #"{"a": 0e1}"#,
+    ])
   func malformed(input: String) {
     let tail = #" {"execute": "a"} "# + "\n"
     check(input + tail, input + tail, commands: 0)
   }
 
-  @Test("white space taken out before malformed input is put back, for line and column to be right", arguments: [
-    ("{ \"execute\": \"a\" }\n\n  ", "{\"execute\":\"a\"}\n\n  "),
-    ("{ \"execute\": \"a\" } ", "{\"execute\":\"a\"}    "),
-    ("{ \"execute\":\n\"a\" }", "{\"execute\":\"a\"}\n     "),
-    ("\r\n{\"a\":1}", "{\"a\":1}\n       "),
-  ])
+  @Test(
+    "white space taken out before malformed input is put back, for line and column to be right",
+    arguments: [
+      ("{ \"execute\": \"a\" }\n\n  ", "{\"execute\":\"a\"}\n\n  "),
+      ("{ \"execute\": \"a\" } ", "{\"execute\":\"a\"}    "),
+      ("{ \"execute\":\n\"a\" }", "{\"execute\":\"a\"}\n     "),
+      ("\r\n{\"a\":1}", "{\"a\":1}\n       "),
+    ])
   func alignment(before: String, expected: String) {
     let malformed = "{ \"b\" : ]"
     check(before + malformed, expected + malformed, commands: 1)
@@ -77,10 +88,12 @@ struct CommandStreamTests {
     #expect(written == forwarded)
   }
 
-  @Test("what QEMU may find fault with is forwarded as it came, in its place, and no more than that", arguments: [
-    "{\"a\": \"\u{E9}\"}", #"{"a": "\u0041"}"#, #"{"\"": 1}"#,
-    "{" + (0..<70).map { "\"\($0)\": 1" }.joined(separator: ", ") + "}",
-  ])
+  @Test(
+    "what QEMU may find fault with is forwarded as it came, in its place, and no more than that",
+    arguments: [
+      "{\"a\": \"\u{E9}\"}", #"{"a": "\u0041"}"#, #"{"\"": 1}"#,
+      "{" + (0..<70).map { "\"\($0)\": 1" }.joined(separator: ", ") + "}",
+    ])
   func doubtful(input: String) {
     let blank = #"{ "a": 1 }"#
     let bytes = Array((blank + input + blank).utf8)
