@@ -171,8 +171,12 @@ struct LifecycleTests {
           ["attach", "--machine", "over", "--qmp", "unix:\(qmp)"], directory: folder.appending("over")
         ) { daemon in
           let session = try await daemon.acquireQMP()
+          let subscriber = try daemon.connect()
+          _ = try await subscriber.call("io.systemd.MachineInstance.SubscribeEvents", flags: #","more":true"#)
           kill(qemu, SIGKILL)
           try await session.waitForEnd()
+          // Ends when the daemon knows; the signals that end this test come after that.
+          try await subscriber.peer.waitForEnd()
         }
         #expect(status == 69)
       }
@@ -194,6 +198,19 @@ struct LifecycleTests {
       let sockets = listing.output.split(separator: "\n").filter { $0.hasPrefix("socket:") }
       #expect(sockets.count == 1, "\(listing.output)")
       #expect(!listing.output.contains(daemon.directory.string), "\(listing.output)")
+    }
+  }
+
+  @Test("a disk image's format is detected", arguments: ["raw", "qcow2"]) @EventLoopActor
+  func diskImage(format: String) async throws {
+    try await withTemporaryDirectory { folder in
+      let image = folder.appending("an image, with a comma")
+      try #require(await command("qemu-img", ["create", "-q", "-f", format, image.string, "1M"]).status == 0)
+      let machine = ["run", "--machine", "test", "--accel", "tcg", "--memory", "64M", "--stop-timeout", "0", "--image", image.string]
+      _ = try await withDaemon(machine) { daemon in
+        let block = try await daemon.qmp(#"{"execute":"query-block"}"#)
+        #expect(block.contains(#""drv": "\#(format)""#) && block.contains("with a comma"), "\(block)")
+      }
     }
   }
 
