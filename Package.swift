@@ -75,7 +75,9 @@ let package = Package(
 
     .target(
       name: "TestSupport",
-      dependencies: ["SystemdEvent", .product(name: "Subprocess", package: "swift-subprocess"), .product(name: "SystemPackage", package: "swift-system")],
+      dependencies: [
+        "SystemdEvent", .product(name: "Subprocess", package: "swift-subprocess"), .product(name: "SystemPackage", package: "swift-system"),
+      ],
       path: "Tests/TestSupport"),
     .testTarget(name: "SystemdEventTests", dependencies: ["SystemdEvent", "TestSupport"]),
     .testTarget(name: "SystemdJSONTests", dependencies: ["SystemdJSON", "TestSupport"]),

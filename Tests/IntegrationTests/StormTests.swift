@@ -79,8 +79,7 @@ struct StormTests {
       print("seed \(seed): \(Campaign.sessions) sessions in \(ContinuousClock.now - start), \(described) times described meanwhile")
 
       try await Self.quiet(daemon)
-      #expect(RunningDaemon.descriptorCount(of: daemon.process) == before.daemon)
-      #expect(RunningDaemon.descriptorCount(of: qemu) == before.qemu)
+      #expect(try await daemon.descriptorsSettle(at: before))
       #expect(RunningDaemon.status(of: daemon.process, "Threads") == 1)
     }
     #expect(status == 0)

@@ -76,6 +76,18 @@ public final class RunningDaemon {
     return count
   }
 
+  /// Whether both processes come to have as many descriptors as they had. A descriptor is closed a moment after its client was
+  /// told, so this looks again after each of a number of calls.
+  public func descriptorsSettle(at expected: (daemon: Int, qemu: Int)) async throws -> Bool {
+    let qemu = try qemu()
+    for _ in 0..<1000 {
+      let now = (daemon: Self.descriptorCount(of: process), qemu: Self.descriptorCount(of: qemu))
+      if now == expected { return true }
+      _ = try await call("io.systemd.MachineInstance.Describe")
+    }
+    return false
+  }
+
   /// A field of /proc/PID/status that is a number.
   public static func status(of process: Int32, _ field: String) -> Int {
     let line = contents(of: FilePath("/proc/\(process)/status")).split(separator: "\n").first { $0.hasPrefix("\(field):") }
