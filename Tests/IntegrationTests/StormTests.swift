@@ -60,10 +60,10 @@ struct StormTests {
   @EventLoopActor
   func storm(seed: UInt64) async throws {
     let (_, status) = try await withDaemon(bareMachine) { daemon in
-      let qemu = try daemon.qemu()
       // What is made once, on first use, is there before the count.
       _ = try await daemon.qmp(#"{"execute":"query-name"}"#)
-      let before = (daemon: RunningDaemon.descriptorCount(of: daemon.process), qemu: RunningDaemon.descriptorCount(of: qemu))
+      try await Self.quiet(daemon)
+      let before = try await daemon.settledDescriptorCounts()
       let start = ContinuousClock.now
       let storms = (0..<Campaign.parallel).map { number in
         Task(executorPreference: EventLoop.shared) {
@@ -79,7 +79,7 @@ struct StormTests {
       print("seed \(seed): \(Campaign.sessions) sessions in \(ContinuousClock.now - start), \(described) times described meanwhile")
 
       try await Self.quiet(daemon)
-      #expect(try await daemon.descriptorsSettle(at: before))
+      #expect(try await daemon.settledDescriptorCounts() == before)
       #expect(RunningDaemon.status(of: daemon.process, "Threads") == 1)
     }
     #expect(status == 0)

@@ -76,16 +76,20 @@ public final class RunningDaemon {
     return count
   }
 
-  /// Whether both processes come to have as many descriptors as they had. A descriptor is closed a moment after its client was
-  /// told, so this looks again after each of a number of calls.
-  public func descriptorsSettle(at expected: (daemon: Int, qemu: Int)) async throws -> Bool {
+  /// How many descriptors the daemon and its QEMU have once nothing changes any more. A descriptor is closed a moment after its
+  /// client was told, so this looks after each of many calls, until it has seen the same often enough.
+  public func settledDescriptorCounts() async throws -> [Int] {
     let qemu = try qemu()
-    for _ in 0..<1000 {
-      let now = (daemon: Self.descriptorCount(of: process), qemu: Self.descriptorCount(of: qemu))
-      if now == expected { return true }
-      _ = try await call("io.systemd.MachineInstance.Describe")
+    let connection = try connect()
+    var counts: [Int] = []
+    var same = 0
+    while same < 200 {
+      _ = try await connection.call("io.systemd.MachineInstance.Describe")
+      let now = [Self.descriptorCount(of: process), Self.descriptorCount(of: qemu)]
+      same = now == counts ? same + 1 : 0
+      counts = now
     }
-    return false
+    return counts
   }
 
   /// A field of /proc/PID/status that is a number.
