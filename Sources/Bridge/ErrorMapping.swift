@@ -27,7 +27,6 @@ private func varlinkError(forMachine error: MachineError) -> VarlinkError {
   case .qmp, .startFailed: VarlinkError("io.systemd.MachineInstance.NotConnected", .object(["reason": .string("\(error)")]))
   case .notSupported(let reason): VarlinkError("io.systemd.MachineInstance.NotSupported", .object(["reason": .string(reason)]))
   case .system(let error): systemError(error.errno, [("desc", "\(error)")])
-  case .badConfiguration(let reason): systemError(.invalidArgument, [("desc", reason)])
   }
 }
 

@@ -58,10 +58,8 @@ public struct MachineInstanceService {
     }
     defer { machine.unsubscribe(subscription) }
     call.whenCallerGoes { over.fulfil() }
-    startTask { [machine] in
-      _ = await machine.disconnected.value
-      over.fulfil()
-    }
+    let waiter = machine.disconnected.whenFulfilled { _ in over.fulfil() }
+    defer { machine.disconnected.forget(waiter) }
     await over.value
 
     if machine.disconnected.result != nil, !sawShutdown, !call.callerIsGone, filter?.contains("SHUTDOWN") ?? true {
@@ -74,11 +72,12 @@ public struct MachineInstanceService {
   }
 }
 
-/// Waits until the loop has nothing to do, which is when everything that can be sent has been.
+/// Waits until the loop has nothing to do, which is when everything that can be sent has been; at most a second, should it
+/// never rest.
 @EventLoopActor
 public func idle() async {
   let idle = Promise<Void>()
   guard let source = try? EventSource.whenIdle(handler: { idle.fulfil() }) else { return }
-  await idle.value
+  _ = await idle.value(within: .seconds(1))
   withExtendedLifetime(source) {}
 }

@@ -1,5 +1,4 @@
 import Glibc
-import Logging
 import Relay
 import SystemdEvent
 import SystemdJSON

@@ -35,6 +35,7 @@ public final class Sessions {
   private(set) var all: [Session] = []
   /// The users of those that are being opened.
   private var opening: [UInt32?] = []
+  private var isStopping = false
   private var watchers: [Int: (Change, Session) -> Void] = [:]
   private var nextWatcher = 0
   private var empty: Promise<Void>?
@@ -54,8 +55,13 @@ public final class Sessions {
     let user = call.peer.user
     try checkLimits(user)
     opening.append(user)
-    defer { if let index = opening.firstIndex(of: user) { opening.remove(at: index) } }
+    defer {
+      if let index = opening.firstIndex(of: user) { opening.remove(at: index) }
+      checkEmpty()
+    }
 
+    // Before the session is there that might delete the other one.
+    await machine.keepSpareMonitor()
     let added = try await machine.monitors.add()
     let id = added.id
     var client: (input: CInt, output: CInt)?
@@ -69,7 +75,14 @@ public final class Sessions {
     options.unreadLimit = limits.unread
     if access == .query { options.refusal = { QueryAccess.refusal($0) } }
     // With no client, whatever the reason, the relay has only to bring the monitor to rest.
-    let relay = try Relay(client: client, monitor: added.takeSocket(), options: options)
+    let relay: Relay
+    do {
+      relay = try Relay(client: client, monitor: added.takeSocket(), options: options)
+    } catch {
+      // Nothing has been written to the monitor, so it is at rest.
+      startTask { await self.removeMonitor(id, self.logger) }
+      throw error
+    }
     let session = Session(id: id, access: access, peer: call.peer, relay: relay)
     begin(session)
     if let failure { throw failure }
@@ -83,6 +96,7 @@ public final class Sessions {
       VarlinkError(
         "io.systemd.QemuMachineInstance.TooManySessions", .object(["limit": .integer(limit), "perUser": .boolean(perUser)]))
     }
+    if isStopping { throw VarlinkError("io.systemd.MachineInstance.NotConnected", .object(["reason": .string("the daemon stops")])) }
     if all.count + opening.count >= limits.total { throw refuse(limits.total, perUser: false) }
     let own = all.count { $0.peer.user == user } + opening.count { $0 == user }
     if own >= limits.perUser { throw refuse(limits.perUser, perUser: true) }
@@ -99,12 +113,12 @@ public final class Sessions {
       guard let self, let session else { return }
       if session.relay.state == .stuck {
         logger.warning("a command does not come back; the session waits for it", metadata: ["session": "\(session.id)"])
+        startTask { [machine] in await machine.examineMonitor(session.id) }
       }
       self.publish(.changed, session)
     }
     publish(.opened, session)
     spareTimer = nil
-    machine.keepSpareMonitor()
     startTask { await self.end(session, logger) }
   }
 
@@ -123,6 +137,8 @@ public final class Sessions {
       }
       _ = await removed.value(within: Self.removalShown)
     } else {
+      // QEMU has ended, most likely; but a chardev can be closed by other means too.
+      await machine.discardMonitor(session.id)
       removed.fulfil()
     }
     await relay.deliver()
@@ -130,8 +146,8 @@ public final class Sessions {
     all.removeAll { $0 === session }
     logger.info("session closed\(relay.reasonForEnd.map { ": \($0)" } ?? "")")
     publish(.closed, session)
+    checkEmpty()
     if all.isEmpty {
-      empty?.fulfil()
       spareTimer = try? EventSource.timer(after: Self.spareKept) { [machine] in startTask { await machine.dropSpareMonitor() } }
     }
     await relay.linger()
@@ -164,15 +180,20 @@ public final class Sessions {
 
   // MARK: the end of all
 
+  private func checkEmpty() {
+    if all.isEmpty, opening.isEmpty { empty?.fulfil() }
+  }
+
   /// Ends all sessions, and waits for that, but no longer than `limit`.
   public func stop(within limit: Duration) async {
-    for session in all { session.relay.stop(because: "the daemon stops") }
+    isStopping = true
+    for session in all where session.relay.state == .active { session.relay.stop(because: "the daemon stops") }
     await finished(within: limit)
   }
 
   /// Waits until every session has ended and its client has what it is owed, but no longer than `limit`.
   public func finished(within limit: Duration) async {
-    guard !all.isEmpty else { return }
+    guard !all.isEmpty || !opening.isEmpty else { return }
     let empty = Promise<Void>()
     self.empty = empty
     _ = await empty.value(within: limit)

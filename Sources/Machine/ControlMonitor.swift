@@ -24,7 +24,8 @@ final class ControlMonitor {
   private var client: QMPClient
   private var id: String?
   private var spare: (id: String, client: QMPClient)?
-  private var isTakingOver = false
+  /// The attempt under way to put the spare to work, and whether it did.
+  private var takeOverUnderWay: Promise<Bool>?
   private var recovery = Promise<Void>()
   private let responseLimit: Duration
   private let logger: Logger
@@ -50,16 +51,26 @@ final class ControlMonitor {
 
   func pipeline(_ commands: [QMPCommand]) async -> [Result<JSONVariant, QMPError>] { await client.pipeline(commands) }
 
-  /// Waits until QEMU answers again, or is lost.
+  /// Waits until QEMU answers again, by either, or is lost.
   func recovered() async {
-    guard !client.isResponding, lost.result == nil else { return }
+    guard !isUsable, lost.result == nil else { return }
     await recovery.value
   }
+
+  private var isUsable: Bool { client.isResponding && client.disconnected.result == nil }
 
   /// Keeps a negotiated monitor at hand.
   func keep(spare client: QMPClient, id: String) {
     client.responseLimit = Self.spareLimit
     spare = (id, client)
+    client.onRespondingChange = { [weak self] in
+      // It was asked when the other did not answer, and is the first to come back.
+      guard let self, client.isResponding, !self.isUsable else { return }
+      startTask { await self.takeOver() }
+    }
+    client.disconnected.whenFulfilled { [weak self] _ in
+      if let self, self.spare?.client === client { self.spare = nil }
+    }
   }
 
   /// Gives the spare back, to be removed.
@@ -101,32 +112,43 @@ final class ControlMonitor {
   }
 
   /// Puts the spare to work, if QEMU answers on that and not on the other.
+  ///
+  /// - Returns: whether there is a usable control monitor now that was the spare.
   @discardableResult
   private func takeOver() async -> Bool {
-    guard let spare, !isTakingOver else { return false }
-    isTakingOver = true
-    defer { isTakingOver = false }
+    if let underWay = takeOverUnderWay { return await underWay.value }
+    guard let spare else { return false }
+    let attempt = Promise<Bool>()
+    takeOverUnderWay = attempt
+    let succeeded = await tryTakeOver(spare.id, spare.client)
+    takeOverUnderWay = nil
+    attempt.fulfil(succeeded)
+    return succeeded
+  }
+
+  private func tryTakeOver(_ spareID: String, _ spareClient: QMPClient) async -> Bool {
     do {
-      try await spare.client.execute("query-status")
+      try await spareClient.execute("query-status")
     } catch {
       // QEMU itself is at fault, or gone.
       return false
     }
     // A QEMU that has just come back to life answers both, one after the other.
     if client.disconnected.result == nil {
-      let answered = Promise<Void>()
-      startTask {
-        await self.recovered()
-        answered.fulfil()
-      }
-      _ = await answered.value(within: Self.spareLimit)
+      let settled = Promise<Void>()
+      let ended = client.disconnected.whenFulfilled { _ in settled.fulfil() }
+      let waiter = recovery.whenFulfilled { settled.fulfil() }
+      let awaited = (client: client, recovery: recovery)
+      _ = await settled.value(within: Self.spareLimit)
+      awaited.client.disconnected.forget(ended)
+      awaited.recovery.forget(waiter)
     }
-    guard self.spare?.client === spare.client, !client.isResponding || client.disconnected.result != nil else { return false }
+    guard spare?.client === spareClient, !isUsable else { return false }
     logger.warning("the control monitor was removed from QEMU; the spare one takes its place")
     let old = (client: client, id: id)
-    client = spare.client
-    id = spare.id
-    self.spare = nil
+    client = spareClient
+    id = spareID
+    spare = nil
     adopt()
     old.client.close()
     recovery.fulfil()

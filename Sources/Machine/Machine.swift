@@ -20,7 +20,8 @@ public final class Machine {
 
   private let control: ControlMonitor
   private let logger: Logger
-  private var isMakingSpare = false
+  private var spareInTheMaking: Promise<Void>?
+  private var wantsSpare = false
   private var subscribers: [Int: (QMPEvent) -> Void] = [:]
   private var nextSubscriber = 0
 
@@ -39,7 +40,7 @@ public final class Machine {
       startTask {
         // What a session has left of the monitor before.
         if let old { await self?.monitors.discard(old) }
-        self?.keepSpareMonitor()
+        await self?.keepSpareMonitor()
       }
     }
   }
@@ -63,19 +64,16 @@ public final class Machine {
       let useKVM = try choosesKVM(configuration.accelerator, logger: logger)
       let commandLine = QEMUCommandLine(configuration, useKVM: useKVM, imageFormat: format)
       let pair = try SocketPair()
-      process = try QEMUProcess(
-        configuration.qemu, commandLine.arguments, control: pair.theirs, usesTerminal: configuration.console == .terminal
-      ) { line in logger.warning("\(line)", metadata: ["source": "qemu"]) }
+      let theirs = try pair.theirs.duplicate()
       control = try QMPClient(pair.takeOurs())
+      process = try QEMUProcess(
+        configuration.qemu, commandLine.arguments, control: theirs, usesTerminal: configuration.console == .terminal
+      ) { line in logger.warning("\(line)", metadata: ["source": "qemu"]) }
     } catch {
       throw .system(error)
     }
-    let isOver = Promise<Void>()
-    defer { isOver.fulfil() }
-    startTask {
-      await cancelled.value
-      if isOver.result == nil { process.signal(SIGKILL) }
-    }
+    let canceller = cancelled.whenFulfilled { process.signal(SIGKILL) }
+    defer { cancelled.forget(canceller) }
     do throws(QMPError) {
       let greeting = try await control.negotiate()
       // The greeting comes before the machine is set up; the reply to any command comes after.
@@ -95,10 +93,13 @@ public final class Machine {
 
   /// Takes the monitor at `socket` of a QEMU that runs already as the control monitor.
   public static func attach(
-    name: MachineName, to socket: FilePath, responseLimit: Duration = .seconds(10), logger: Logger
+    name: MachineName, to socket: FilePath, responseLimit: Duration = .seconds(10), logger: Logger,
+    cancelled: Promise<Void> = Promise()
   ) async throws(MachineError) -> Machine {
     do throws(QMPError) {
       let control = try QMPClient(connectingTo: socket)
+      let canceller = cancelled.whenFulfilled { control.close() }
+      defer { cancelled.forget(canceller) }
       let greeting = try await control.negotiate(within: .seconds(5))
       let machine = Machine(
         name: name, client: control, clientID: nil, responseLimit: responseLimit, greeting: greeting, process: nil, logger: logger)
@@ -171,26 +172,41 @@ public final class Machine {
 
   // MARK: the spare monitor
 
-  /// Has a second monitor of ours at hand, for when a session removes the first.
-  public func keepSpareMonitor() {
-    guard !control.hasSpare, !isMakingSpare, disconnected.result == nil else { return }
-    isMakingSpare = true
-    startTask {
-      defer { self.isMakingSpare = false }
+  /// Has a second monitor of ours at hand, for when a session removes the first. Returns when it is there, or could not be made.
+  public func keepSpareMonitor() async {
+    wantsSpare = true
+    if let making = spareInTheMaking { return await making.value }
+    guard !control.hasSpare, disconnected.result == nil else { return }
+    let making = Promise<Void>()
+    spareInTheMaking = making
+    await makeSpareMonitor()
+    spareInTheMaking = nil
+    making.fulfil()
+    if !wantsSpare { await dropSpareMonitor() }
+  }
+
+  private func makeSpareMonitor() async {
+    do {
+      let added = try await monitors.add()
+      let id = added.id
+      let client = try QMPClient(added.takeSocket())
+      client.responseLimit = Self.detachLimit
       do {
-        let added = try await self.monitors.add()
-        let id = added.id
-        let client = try QMPClient(added.takeSocket())
         _ = try await client.negotiate()
-        self.control.keep(spare: client, id: id)
       } catch {
-        self.logger.warning("no spare monitor: \(error)")
+        try? await monitors.remove(id)
+        throw error
       }
+      control.keep(spare: client, id: id)
+    } catch {
+      logger.warning("no spare monitor: \(error)")
     }
   }
 
   /// Removes the second monitor, which costs QEMU time as long as it is there.
   public func dropSpareMonitor() async {
+    wantsSpare = false
+    if let making = spareInTheMaking { return await making.value }
     guard let spare = control.releaseSpare() else { return }
     do {
       try await monitors.remove(spare.id)
@@ -199,6 +215,15 @@ public final class Machine {
     }
     spare.client.close()
   }
+
+  /// Removes what is left of a session's monitor after QEMU has closed its end, or somebody else has deleted it.
+  public func discardMonitor(_ id: String) async {
+    if disconnected.result == nil { await monitors.discard(id) }
+  }
+
+  /// Looks after a monitor on which a command does not come back: if another session has deleted it, its chardev goes too, which
+  /// ends the session.
+  public func examineMonitor(_ id: String) async { await monitors.discardIfDeleted(id) }
 
   // MARK: events
 
@@ -238,15 +263,9 @@ public final class Machine {
       logger.notice("powering off; the guest has \(limits.powerOff)")
       try? await powerOff()
       let isOver = Promise<Void>()
-      startTask {
-        _ = await self.disconnected.value(within: limits.powerOff)
-        isOver.fulfil()
-      }
-      startTask {
-        await hurry.value
-        isOver.fulfil()
-      }
-      await isOver.value
+      disconnected.whenFulfilled { _ in isOver.fulfil() }
+      hurry.whenFulfilled { isOver.fulfil() }
+      _ = await isOver.value(within: limits.powerOff)
     }
     guard disconnected.result == nil else { return }
     logger.notice("telling QEMU to quit")
@@ -257,7 +276,20 @@ public final class Machine {
     _ = await disconnected.value
   }
 
-  /// How long QEMU may take to remove what is ours.
+  /// How QEMU ended, once it cannot be reached any more. One that goes on nevertheless is ended.
+  ///
+  /// - Returns: nil for a QEMU that was not started here.
+  public func processEnd() async -> ExitStatus? {
+    guard let process else { return nil }
+    if let status = await process.ended.value(within: Self.detachLimit) { return status }
+    logger.warning("QEMU cannot be reached and goes on: ending it")
+    process.signal(SIGTERM)
+    if let status = await process.ended.value(within: Self.detachLimit) { return status }
+    process.signal(SIGKILL)
+    return await process.ended.value
+  }
+
+  /// How long QEMU may take to remove what is ours, or to end.
   private static let detachLimit = Duration.seconds(5)
 
   /// Lets go of a machine that goes on without us.

@@ -5,8 +5,6 @@ public import SystemdEvent
 public enum MachineError: Error, CustomStringConvertible {
   /// QEMU ended before it was ready; with what it printed last.
   case startFailed(ExitStatus, lastWords: [String])
-  /// The options cannot be used, before QEMU was asked.
-  case badConfiguration(String)
   /// A command of ours failed.
   case qmp(QMPError)
   /// This QEMU lacks what the operation needs.
@@ -18,7 +16,6 @@ public enum MachineError: Error, CustomStringConvertible {
     switch self {
     case .startFailed(let status, let lastWords):
       lastWords.isEmpty ? "QEMU \(status) before it was ready" : "QEMU \(status) before it was ready: \(lastWords.joined(separator: "\n"))"
-    case .badConfiguration(let reason): reason
     case .qmp(let error): "\(error)"
     case .notSupported(let what): what
     case .system(let error): "\(error)"

@@ -26,8 +26,8 @@ public final class Monitors {
   /// milliseconds for the more costly commands.
   private static let sendBuffer: CInt = 4096
 
-  /// Adds a monitor. When it returns, the greeting is on its way. When it throws, nothing of it is left in QEMU, or will be
-  /// once QEMU answers again.
+  /// Adds a monitor. When it returns, the greeting is on its way. When it throws, nothing of it is left in QEMU, or nothing
+  /// will be once QEMU answers again.
   ///
   /// - Throws: ``MachineError/notSupported(_:)`` if this QEMU has no monitors that can be added; ``MachineError/qmp(_:)``
   ///   with QEMU's words otherwise.
@@ -43,13 +43,13 @@ public final class Monitors {
     socket.limitSendBuffer(to: Self.sendBuffer)
     let failures = results.map(\.failure)
     guard let failure = failures.lazy.compactMap({ $0 }).first else { return AddedMonitor(id: id, socket: socket) }
-    if failure == .timedOut {
+    if failures.contains(where: { $0 == .timedOut || $0 == .disconnected }) {
       // Whatever becomes of it in QEMU must not meet a closed socket before it is removed.
       let raw = socket.take()
       startTask {
         let socket = OwnedDescriptor(owning: raw)
         await self.control.recovered()
-        await self.takeBack(id, [nil, nil, nil])
+        await self.discard(id)
         withExtendedLifetime(socket) {}
       }
     } else {
@@ -98,7 +98,7 @@ public final class Monitors {
       let results = await control.pipeline([QMPCommand("object-del", arguments), QMPCommand("chardev-remove", arguments)])
       switch results.lazy.compactMap(\.failure).first {
       case nil: return
-      case .timedOut:
+      case let failure? where failure == .timedOut || (failure == .disconnected && control.lost.result == nil):
         await control.recovered()
         isRepeated = true
       case .execute(_, _, let desc) where desc.contains("still initializing") && tooEarly < 100:
@@ -115,8 +115,18 @@ public final class Monitors {
   /// Removes what there is of a monitor that nobody has any more.
   func discard(_ id: String) async {
     let arguments = JSONVariant.object(["id": .string(id)])
-    // Which of the two is left is not known, and errors say no more than that.
-    _ = await control.pipeline([QMPCommand("object-del", arguments), QMPCommand("chardev-remove", arguments)])
+    // Which of them is left is not known, and errors say no more than that.
+    _ = await control.pipeline([
+      QMPCommand("object-del", arguments), QMPCommand("chardev-remove", arguments),
+      QMPCommand("closefd", .object(["fdname": .string(id)])),
+    ])
+  }
+
+  /// Removes the rest of a monitor whose object somebody else has deleted: QEMU says nothing on it any more, not even its end,
+  /// before the chardev goes too.
+  func discardIfDeleted(_ id: String) async {
+    guard let found = try? await find(), !found.objects.contains(id), found.chardevs[id] != nil else { return }
+    await discard(id)
   }
 
   /// Asks QEMU, once, for the type that the monitors are objects of.
@@ -166,7 +176,9 @@ public final class Monitors {
   /// Starts counting behind what other daemons, dead or alive, have made in this QEMU.
   func continueNumbering() async throws(QMPError) {
     for id in try await find().ids {
-      counter = max(counter, Int(id.dropFirst(Self.prefix.count), radix: 36) ?? 0)
+      // Longer ones are not from counting.
+      let suffix = id.dropFirst(Self.prefix.count)
+      if suffix.count <= 6, let number = Int(suffix, radix: 36) { counter = max(counter, number) }
     }
   }
 
@@ -190,9 +202,9 @@ public final class Monitors {
       for command in ["query-status", "object-del", "chardev-remove"] {
         do {
           try await control.execute(command, command == "query-status" ? nil : arguments)
-        } catch .execute(_, _, let desc) where desc.contains("not found") {
-          // It was only half made.
-          continue
+        } catch .execute(_, _, let desc) {
+          // One that was only half made has not both.
+          if !desc.contains("not found") { logger.warning("could not remove the stray monitor \(id): \(desc)") }
         }
       }
     }

@@ -70,12 +70,18 @@ public final class QEMUProcess {
     guard result == 0 else { throw SystemdError("cannot start \(program)", Errno(rawValue: result)) }
     id = process
 
-    childSource = try EventSource.child(process) { [weak self] status in self?.hasEnded(status) }
-    printSource = try EventSource.descriptor(printed.raw, .readable) { [weak self] _ in self?.readPrinted() }
+    do {
+      childSource = try EventSource.child(process) { [weak self] status in self?.hasEnded(status) }
+      printSource = try EventSource.descriptor(printed.raw, .readable) { [weak self] _ in self?.readPrinted() }
+    } catch {
+      // Nobody would ever end it.
+      kill(process, SIGKILL)
+      throw error
+    }
   }
 
   // The source goes before the descriptor that it watches.
-  isolated deinit { printSource = nil }
+  isolated deinit { printSource.cancel() }
 
   /// Sends QEMU a signal, unless it has ended.
   public func signal(_ signal: CInt) {

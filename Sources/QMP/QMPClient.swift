@@ -8,7 +8,8 @@ public import SystemPackage
 ///
 /// Commands may be issued by any number of tasks at once; they go out in the order of the calls and carry no id, because
 /// QEMU answers the in-band commands of one monitor in order and reads its input at some 5 µs a byte. Every call ends: with
-/// the reply, or with ``QMPError/disconnected`` when the connection does.
+/// the reply, with ``QMPError/timedOut`` after ``responseLimit``, with ``QMPError/overloaded`` at once, or with
+/// ``QMPError/disconnected`` when the connection does.
 @EventLoopActor
 public final class QMPClient {
   /// How many commands may wait for their replies. One more fails with ``QMPError/overloaded``.
@@ -63,6 +64,12 @@ public final class QMPClient {
   private struct Outgoing {
     var bytes: ArraySlice<UInt8>
     var descriptors: [CInt]
+    /// Owns the descriptors, if they had to wait: their caller may give up and close its own.
+    var copies: Copies?
+  }
+  private final class Copies {
+    var descriptors: PassedDescriptors
+    init(of descriptors: [CInt]) { self.descriptors = PassedDescriptors(owning: descriptors.map { fcntl($0, F_DUPFD_CLOEXEC, 3) }) }
   }
 
   /// Takes over a connected stream socket.
@@ -73,7 +80,7 @@ public final class QMPClient {
   }
 
   // The source goes before the descriptor that it watches.
-  isolated deinit { readiness = nil }
+  isolated deinit { readiness.cancel() }
 
   /// Connects to a server's UNIX socket.
   ///
@@ -168,6 +175,10 @@ public final class QMPClient {
   private func write(_ bytes: [UInt8], descriptors: [CInt]) {
     outgoing.append(Outgoing(bytes: bytes[...], descriptors: descriptors))
     if outgoing.count == 1 { flush() }
+    guard !descriptors.isEmpty, let last = outgoing.indices.last, !outgoing[last].descriptors.isEmpty else { return }
+    let copies = Copies(of: descriptors)
+    outgoing[last].copies = copies
+    outgoing[last].descriptors = copies.descriptors.raw
   }
 
   private func flush() {
@@ -179,12 +190,16 @@ public final class QMPClient {
       case .bytes(let count):
         outgoing[0].bytes.removeFirst(count)
         outgoing[0].descriptors = []
+        outgoing[0].copies = nil
       case .wouldBlock:
         readiness?.interest = [.readable, .writable]
         return
-      case .failed:
+      case .failed(.brokenPipe), .failed(.connectionReset):
         // What the server said before it went is still to be read; its end of file ends the connection.
         outgoing.removeAll()
+      case .failed:
+        // The order of replies cannot be kept when a command is lost.
+        return end(.disconnected)
       }
     }
     readiness?.interest = .readable
@@ -246,7 +261,7 @@ public final class QMPClient {
 
   private func end(_ error: QMPError) {
     guard disconnected.result == nil else { return }
-    readiness = nil
+    readiness.cancel()
     // The descriptor itself closes with this object; the server learns of the end now.
     shutdown(socket.raw, CInt(SHUT_RDWR))
     outgoing.removeAll()

@@ -21,6 +21,7 @@ public enum QMPError: Error, Equatable, CustomStringConvertible {
 
   public var description: String {
     switch self {
+    case .connect(let path, .resourceTemporarilyUnavailable): "cannot connect to \(path): it has another client, and more are waiting"
     case .connect(let path, let errno): "cannot connect to \(path): \(errno)"
     case .greeting(let reason): "no QMP greeting: \(reason)"
     case .negotiation(let errorClass, let desc): "QMP negotiation refused: \(desc) (\(errorClass))"

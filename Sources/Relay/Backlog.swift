@@ -26,7 +26,8 @@ struct Backlog: ~Copyable {
   mutating func write(
     _ chunk: UnsafeRawBufferPointer, descriptors passed: inout PassedDescriptors, to output: Endpoint
   ) -> Progress {
-    guard isEmpty else {
+    // A pipe's write waits when the pipe is full, so it is asked first whether it is writable.
+    guard isEmpty, output.isSocket else {
       if sent > bytes.count / 2 {
         bytes.removeFirst(sent)
         sent = 0
@@ -35,7 +36,7 @@ struct Backlog: ~Copyable {
       // Descriptors that come behind bytes which wait go with the next byte that is written: sooner than they should, but
       // never later than the bytes that they belong to.
       if !passed.isEmpty { descriptors.append(passed.take()) }
-      return flush(to: output)
+      return output.isSocket ? flush(to: output) : .blocked
     }
     var offset = 0
     while offset < chunk.count {
@@ -52,12 +53,6 @@ struct Backlog: ~Copyable {
       case .failed:
         passed.close()
         return .broken
-      }
-      // A pipe takes one buffer each time that it is writable; a second write might wait.
-      if !output.isSocket, offset < chunk.count {
-        bytes = Array(chunk[offset...])
-        sent = 0
-        return .blocked
       }
     }
     return .empty
@@ -84,6 +79,7 @@ struct Backlog: ~Copyable {
         drop()
         return .broken
       }
+      // A pipe takes one buffer each time that it is writable; a second write might wait.
       if !output.isSocket, !isEmpty { return .blocked }
     }
     drop()

@@ -61,6 +61,8 @@ public final class Relay {
 
   /// How long a client may take to close its side after it got our end of file.
   static let lingerLimit = Duration.seconds(10)
+  /// How long a client that is owed something may take nothing of it.
+  static let patience = Duration.seconds(60)
   /// When a drain counts as stuck.
   public static let stuckAfter = Duration.seconds(5)
   /// How many names of passed descriptors are remembered. Further ones stay in QEMU.
@@ -154,25 +156,32 @@ public final class Relay {
 
   // The sources go before the descriptors that they watch.
   isolated deinit {
-    inputSource = nil
-    outputSource = nil
-    monitorSource = nil
+    inputSource.cancel()
+    outputSource.cancel()
+    monitorSource.cancel()
   }
 
   /// How many commands have no reply yet; nil when that is not known, because the client sent what is not plain JSON.
   public var commandsInFlight: Int? { commands.isRaw ? nil : max(0, statistics.commands - statistics.replies) }
 
-  /// Ends the session from our side: what the client has sent is still executed, nothing more is read.
+  /// Ends the session from our side: what the client has sent is still executed and answered, nothing more is read. A client
+  /// that sends no more anyway is not waited for any longer.
   public func stop(because reason: String) {
-    guard !inputHasEnded else { return }
-    reasonForEnd = reason
-    endInput()
+    reasonForEnd = reasonForEnd ?? reason
+    if inputHasEnded { hangUp() } else { endInput() }
   }
 
-  /// Waits until the client has what it is owed, and gives it the end of file.
+  /// Waits until the client has what it is owed, and gives it the end of file. A client that takes nothing for
+  /// ``patience`` is not waited for.
   public func deliver() async {
-    await delivered.value
-    outputSource = nil
+    while delivered.result == nil {
+      let left = downstream.count
+      if await delivered.value(within: Self.patience) == nil, downstream.count == left {
+        reasonForEnd = reasonForEnd ?? "the client does not read what it is owed"
+        hangUp()
+      }
+    }
+    outputSource.cancel()
     if let output, outputDescriptor != nil, output.isSocket { shutdown(output.raw, CInt(SHUT_WR)) }
     // A pipe's end of file is its close.
     outputDescriptor = nil
@@ -182,7 +191,7 @@ public final class Relay {
   /// by that.
   public func linger() async {
     _ = await clientClosed.value(within: Self.lingerLimit)
-    inputSource = nil
+    inputSource.cancel()
     inputDescriptor = nil
   }
 
@@ -215,14 +224,8 @@ public final class Relay {
       clientHasClosed()
       endInput()
     case .bytes(let count):
-      statistics.bytesFromClient += count
-      statistics.lastActivity = .now
-      if !descriptors.isEmpty {
-        hasPassedDescriptors = true
-        heldDescriptors.close()
-        heldDescriptors.append(descriptors.take())
-      }
-      forward(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+      take(UnsafeRawBufferPointer(rebasing: buffer[..<count]), &descriptors)
+      if hasPassedDescriptors { readInStep(input) }
     case .wouldBlock: break
     case .failed:
       clientIsGone = true
@@ -230,6 +233,29 @@ public final class Relay {
       clientHasClosed()
       endInput()
     }
+  }
+
+  /// Reads on byte by byte, for a client that passes descriptors: a longer read does not tell which of its bytes they came
+  /// with, and they must reach QEMU with the command that they are for. QEMU reads no faster.
+  private func readInStep(_ input: Endpoint) {
+    let byte = UnsafeMutableRawBufferPointer(rebasing: Self.scratch[..<1])
+    for _ in 0..<Self.upstreamChunk where upstream.isEmpty && !inputHasEnded {
+      var descriptors = PassedDescriptors()
+      // The end, and errors, are met again by the next read.
+      guard receive(input.raw, isSocket: input.isSocket, into: byte, descriptors: &descriptors) == .bytes(1) else { return }
+      take(UnsafeRawBufferPointer(byte), &descriptors)
+    }
+  }
+
+  private func take(_ chunk: UnsafeRawBufferPointer, _ descriptors: inout PassedDescriptors) {
+    statistics.bytesFromClient += chunk.count
+    statistics.lastActivity = .now
+    if !descriptors.isEmpty {
+      hasPassedDescriptors = true
+      heldDescriptors.close()
+      heldDescriptors.append(descriptors.take())
+    }
+    forward(chunk)
   }
 
   private func forward(_ chunk: UnsafeRawBufferPointer) {
@@ -285,16 +311,16 @@ public final class Relay {
       // Disabled, not merely uninterested: a hang-up is reported regardless, again and again.
       if !inputHasEnded { inputSource?.isEnabled = false }
     case .broken:
-      // What QEMU said before it went is still to be read; the end of that is the end of the session.
+      // Either QEMU has gone, and what it said before is still to be read, up to its end; or a command could not be passed on,
+      // and the drain brings QEMU to rest.
       upstream.drop()
-      inputHasEnded = true
-      inputSource?.isEnabled = true
+      if !inputHasEnded { endInput() }
     }
     updateMonitorInterest()
   }
 
   private func clientHasClosed() {
-    inputSource = nil
+    inputSource.cancel()
     clientClosed.fulfil()
     releaseClient()
   }
@@ -302,13 +328,17 @@ public final class Relay {
   /// A client that is gone for good holds no descriptors of ours, however long its session takes to come to rest.
   private func releaseClient() {
     guard clientIsGone, clientClosed.result != nil else { return }
-    outputSource = nil
+    outputSource.cancel()
     inputDescriptor = nil
     outputDescriptor = nil
   }
 
   private func endInput() {
     inputHasEnded = true
+    if drained.result == nil {
+      state = .draining
+      stuckTimer = try? EventSource.timer(after: Self.stuckAfter) { [weak self] in self?.state = .stuck }
+    }
     inputSource?.isEnabled = true
     heldDescriptors.close()
     if !clientIsGone {
@@ -320,10 +350,8 @@ public final class Relay {
 
   private func beginDrain() {
     guard drained.result == nil else { return }
-    state = .draining
     let nonce = Self.makeNonce()
     drain = DrainFilter(nonce: nonce, midLine: replies.isMidLine)
-    stuckTimer = try? EventSource.timer(after: Self.stuckAfter) { [weak self] in self?.state = .stuck }
     let request = DrainFilter.request(nonce: nonce, closing: descriptorNames)
     upstreamMoved(request.withUnsafeBytes { upstream.write($0, to: monitor) })
   }
@@ -360,10 +388,16 @@ public final class Relay {
     downstreamMoved(downstream.write(chunk, descriptors: &descriptors, to: output))
     guard downstream.count > options.unreadLimit else { return }
     reasonForEnd = "the client left more than \(options.unreadLimit) bytes unread"
-    if output.isSocket { shutdown(output.raw, CInt(SHUT_RDWR)) }
-    upstream.drop()
-    clientTakesNoMore()
+    // What it has not even got an answer to yet; but never the drain's own commands.
+    if drain == nil { upstream.drop() }
+    hangUp()
     if !inputHasEnded { endInput() }
+  }
+
+  /// Ends the client's connection without its consent.
+  private func hangUp() {
+    if let output, outputDescriptor != nil, output.isSocket { shutdown(output.raw, CInt(SHUT_RDWR)) }
+    clientTakesNoMore()
   }
 
   private func outputReady(_ ready: Readiness) {
@@ -389,7 +423,7 @@ public final class Relay {
   private func clientTakesNoMore() {
     clientIsGone = true
     downstream.drop()
-    outputSource = nil
+    outputSource.cancel()
     if drained.result != nil { delivered.fulfil() }
     if inputHasEnded {
       clientHasClosed()
@@ -409,7 +443,7 @@ public final class Relay {
 
   private func end(_ end: End) {
     guard drained.result == nil else { return }
-    monitorSource = nil
+    monitorSource.cancel()
     stuckTimer = nil
     inputHasEnded = true
     inputSource?.isEnabled = true

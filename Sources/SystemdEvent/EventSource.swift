@@ -72,6 +72,12 @@ public final class EventSource {
 
   isolated deinit { sd_event_source_disable_unref(source) }
 
+  /// Ends it at once: a descriptor may be closed after this. Letting go of the object ends it too, but not always before the
+  /// next line.
+  public func cancel() {
+    mustSucceed("sd_event_source_set_enabled", sd_event_source_set_enabled(source, CInt(SD_EVENT_OFF)))
+  }
+
   /// Calls `handler` whenever `descriptor` is ready for any of `interest`, hung up or in error. The descriptor stays the
   /// caller's, and must stay open as long as this source is held: epoll would go on reporting an open file that has another
   /// descriptor, for a source that is no more.
@@ -124,11 +130,16 @@ public final class EventSource {
     }
   }
 
-  /// Calls `handler` once, when the loop has nothing else to do: all that could be written has been.
-  public static func whenIdle(handler: @escaping @EventLoopActor () -> Void) throws(SystemdError) -> EventSource {
-    let source = try EventSource("sd_event_add_defer", Context<Void> { _ in handler() }) { source, userdata in
+  /// Calls `handler` once, when the dispatch under way is over.
+  public static func deferred(handler: @escaping @EventLoopActor () -> Void) throws(SystemdError) -> EventSource {
+    try EventSource("sd_event_add_defer", Context<Void> { _ in handler() }) { source, userdata in
       sd_event_add_defer(EventLoop.shared.event, &source, { _, userdata in Context<Void>.dispatch(userdata, ()) }, userdata)
     }
+  }
+
+  /// Calls `handler` once, when the loop has nothing else to do: all that could be written has been.
+  public static func whenIdle(handler: @escaping @EventLoopActor () -> Void) throws(SystemdError) -> EventSource {
+    let source = try deferred(handler: handler)
     try check("sd_event_source_set_priority", sd_event_source_set_priority(source.source, Int64(SD_EVENT_PRIORITY_IDLE)))
     return source
   }
@@ -156,5 +167,13 @@ extension Duration {
   var microseconds: UInt64 {
     let (seconds, attoseconds) = components
     return UInt64(max(0, seconds)) * 1_000_000 + UInt64(max(0, attoseconds / 1_000_000_000_000))
+  }
+}
+
+extension Optional where Wrapped == EventSource {
+  /// Ends the source, if there is one, and lets go of it.
+  @EventLoopActor public mutating func cancel() {
+    self?.cancel()
+    self = nil
   }
 }

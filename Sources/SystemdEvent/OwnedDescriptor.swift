@@ -61,7 +61,9 @@ public struct SocketPair: ~Copyable {
 }
 
 extension OwnedDescriptor {
-  /// A stream socket connected to the UNIX socket at `path`.
+  /// A stream socket, non-blocking, connected to the UNIX socket at `path`.
+  ///
+  /// - Throws: `EAGAIN` when the server's queue of connections is full: nothing waits here.
   public static func connected(to path: FilePath) throws(SystemdError) -> OwnedDescriptor {
     var address = sockaddr_un()
     address.sun_family = sa_family_t(AF_UNIX)
@@ -69,7 +71,7 @@ extension OwnedDescriptor {
     let bytes = Array(path.string.utf8)
     guard bytes.count < capacity else { throw SystemdError("connect", .fileNameTooLong) }
     withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: bytes) }
-    let raw = socket(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+    let raw = socket(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
     guard raw >= 0 else { throw .last("socket") }
     let connection = OwnedDescriptor(owning: raw)
     let result = withUnsafePointer(to: &address) {

@@ -110,16 +110,23 @@ public final class JSONVariant {
 
   public static var null: JSONVariant { JSONVariant(owning: nil) }
 
+  /// A string. What libsystemd does not take, NUL and the code points that Unicode calls noncharacters, becomes U+FFFD.
   public static func string(_ value: String) -> JSONVariant {
-    make { pointer in
-      var value = value
-      return value.withUTF8 { bytes in
-        guard let base = bytes.baseAddress else { return sd_json_variant_new_string(&pointer, "") }
-        return base.withMemoryRebound(to: CChar.self, capacity: bytes.count) {
-          sd_json_variant_new_stringn(&pointer, $0, bytes.count)
-        }
-      }
+    if let string = verbatim(value) { return string }
+    let replaced = value.unicodeScalars.map { $0.value == 0 || $0.properties.isNoncharacterCodePoint ? "\u{FFFD}" : $0 }
+    guard let string = verbatim(String(String.UnicodeScalarView(replaced))) else { preconditionFailure("out of memory") }
+    return string
+  }
+
+  /// - Returns: nil if libsystemd refuses the text.
+  private static func verbatim(_ value: String) -> JSONVariant? {
+    var value = value
+    var pointer: OpaquePointer?
+    let result = value.withUTF8 { bytes in
+      guard let base = bytes.baseAddress else { return sd_json_variant_new_string(&pointer, "") }
+      return base.withMemoryRebound(to: CChar.self, capacity: bytes.count) { sd_json_variant_new_stringn(&pointer, $0, bytes.count) }
     }
+    return result < 0 ? nil : JSONVariant(owning: pointer)
   }
 
   public static func integer(_ value: some BinaryInteger) -> JSONVariant {
@@ -150,8 +157,7 @@ public final class JSONVariant {
     return withExtendedLifetime(row) { make { sd_json_variant_new_object(&$0, &pointers, pointers.count) } }
   }
 
-  /// Runs one of libsystemd's constructors, which fail on lack of memory only: strings are UTF-8 here already, and NULs in
-  /// them are refused where they could come in.
+  /// Runs one of libsystemd's constructors that fail on lack of memory only.
   private static func make(_ construct: (inout OpaquePointer?) -> CInt) -> JSONVariant {
     var pointer: OpaquePointer?
     let result = construct(&pointer)

@@ -61,8 +61,9 @@ public final class VarlinkCall {
   ///
   /// - Returns: the raw connection; nil if the caller has gone before.
   public func upgrade(_ parameters: JSONVariant?) async throws(SystemdError) -> UpgradedConnection? {
+    let upgraded = try await connection.respondAndUpgrade(parameters?.pointer)
     isAnswered = true
-    guard let upgraded = try await connection.respondAndUpgrade(parameters?.pointer) else { return nil }
+    guard let upgraded else { return nil }
     return UpgradedConnection(input: OwnedDescriptor(owning: upgraded.input), output: OwnedDescriptor(owning: upgraded.output))
   }
 

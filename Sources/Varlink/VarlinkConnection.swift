@@ -56,19 +56,24 @@ final class VarlinkConnection {
     guard upgrade != nil else { return }
     // This callback comes both when the peer vanished and, right before the upgrade callback, when the upgrade went well.
     // What is true is known once the dispatch under way is over.
-    upgradeCheck = try? EventSource.whenIdle { [weak self] in self?.finishUpgrade(nil) }
+    upgradeCheck = try? EventSource.deferred { [weak self] in self?.finishUpgrade(nil) }
     if upgradeCheck == nil { finishUpgrade(nil) }
   }
 
+  /// How long a peer may take to read what is in front of the upgrade's reply, and that.
+  private static let upgradeLimit = Duration.seconds(10)
+
   /// Sends the final reply, and takes the connection over once it is out.
   ///
-  /// - Returns: nil if the peer went first.
+  /// - Returns: nil if the peer went first, or did not read.
   func respondAndUpgrade(_ parameters: OpaquePointer?) async throws(SystemdError) -> Upgraded? {
     guard !hasEnded else { return nil }
     try check("sd_varlink_bind_upgrade", sd_varlink_bind_upgrade(link, VarlinkServer.upgradeCallback))
     // Unsafe only in name: the call below happens before this function suspends.
     nonisolated(unsafe) let parameters = parameters
     var failure: SystemdError?
+    let timer = try EventSource.timer(after: Self.upgradeLimit) { [self] in if !hasEnded { sd_varlink_close(link) } }
+    defer { withExtendedLifetime(timer) {} }
     let upgraded = await withCheckedContinuation { (continuation: CheckedContinuation<Upgraded?, Never>) in
       upgrade = continuation
       let result = sd_varlink_respond_and_upgrade(link, parameters)

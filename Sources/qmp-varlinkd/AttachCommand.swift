@@ -19,9 +19,10 @@ struct AttachCommand: ParsableCommand {
   var qmp: QMPAddress
 
   func run() throws {
-    try Daemon.run(service, stopLimits: nil) { [service, qmp] logger, _ throws(MachineError) in
+    try Daemon.run(service, stopLimits: nil) { [service, qmp] logger, cancelled throws(MachineError) in
       try await Machine.attach(
-        name: service.machine, to: qmp.path, responseLimit: .seconds(service.responseLimit), logger: logger)
+        name: service.machine, to: qmp.path, responseLimit: .seconds(service.responseLimit), logger: logger,
+        cancelled: cancelled)
     }
   }
 }

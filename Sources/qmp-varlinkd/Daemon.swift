@@ -18,6 +18,8 @@ final class Daemon {
     static let failure: CInt = 1
     static let connectionLost: CInt = 69
   }
+  /// What asks the daemon to stop. A terminal that closes is among it: the machine would be left to itself.
+  private nonisolated static let stopSignals = [SIGTERM, SIGINT, SIGHUP]
   /// How long sessions may take to deliver what they have when the machine has gone.
   private static let farewell = Duration.seconds(3)
   /// How long sessions may take to come to rest when the machine stays.
@@ -46,9 +48,15 @@ final class Daemon {
     // Before anything can make a thread: the loop gets these by signalfd.
     var blocked = sigset_t()
     sigemptyset(&blocked)
-    for signal in [SIGTERM, SIGINT, SIGCHLD] { sigaddset(&blocked, signal) }
+    for signal in Self.stopSignals + [SIGCHLD] { sigaddset(&blocked, signal) }
     sigprocmask(SIG_BLOCK, &blocked, nil)
     signal(SIGPIPE, SIG_IGN)
+    // Each session takes three descriptors, each connection one; the soft limit of most systems is for programs that use select(2).
+    var descriptors = rlimit()
+    if getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &descriptors) == 0 {
+      descriptors.rlim_cur = descriptors.rlim_max
+      setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &descriptors)
+    }
 
     let logger = makeLogger(level: options.logLevel, machine: options.machine)
     let directory: RuntimeDirectory
@@ -71,7 +79,7 @@ final class Daemon {
 
   private func serve(_ source: MachineSource, socket: FilePath) async -> CInt {
     do {
-      for signal in [SIGTERM, SIGINT] {
+      for signal in Self.stopSignals {
         signals.append(try EventSource.signal(signal) { [weak self] in self?.signalled() })
       }
       let machine: Machine
@@ -83,7 +91,16 @@ final class Daemon {
         if case .startFailed(let status, _) = error { return Self.exitStatus(status) }
         return Status.failure
       }
-      return try await serve(machine, socket: socket)
+      do {
+        return try await serve(machine, socket: socket)
+      } catch {
+        // A machine that nobody can reach is not left running.
+        if let stopLimits {
+          hurry.fulfil()
+          await machine.stop(stopLimits, hurry: hurry)
+        }
+        throw error
+      }
     } catch {
       logger.error("\(error)")
       return Status.failure
@@ -92,7 +109,7 @@ final class Daemon {
 
   private func serve(_ machine: Machine, socket: FilePath) async throws -> CInt {
     let info = VarlinkServer.Info(vendor: "qmp-varlink", product: "qmp-varlinkd", version: programVersion)
-    let server = try VarlinkServer(info, errorReply: varlinkError(for:))
+    let server = try VarlinkServer(info, limits: connectionLimits(), errorReply: varlinkError(for:))
     let sessions = Sessions(machine: machine, limits: sessionLimits, logger: logger)
     var sawShutdown = false
     let subscription = machine.subscribe { if $0.name == "SHUTDOWN" { sawShutdown = true } }
@@ -105,14 +122,8 @@ final class Daemon {
     ServiceManager.ready("Serving \(status)")
 
     let over = Promise<Void>()
-    startTask {
-      _ = await machine.disconnected.value
-      over.fulfil()
-    }
-    startTask {
-      await self.stopRequested.value
-      over.fulfil()
-    }
+    machine.disconnected.whenFulfilled { _ in over.fulfil() }
+    stopRequested.whenFulfilled { over.fulfil() }
     await over.value
 
     let wasAsked = machine.disconnected.result == nil
@@ -127,19 +138,30 @@ final class Daemon {
       }
     }
     // Callers in flight have their errors by now, and sessions their ends; what can be sent goes out first.
+    server.stopListening()
     await sessions.finished(within: Self.farewell)
     await idle()
     machine.unsubscribe(subscription)
     server.shutDown()
 
-    if let process = machine.process {
-      let status = await process.ended.value
+    if let status = await machine.processEnd() {
       logger.notice("QEMU \(status)")
       return Self.exitStatus(status)
     }
     if wasAsked || sawShutdown { return 0 }
     logger.error("the connection to QEMU was lost")
     return Status.connectionLost
+  }
+
+  /// As many connections as there are descriptors for, beside those of the sessions and a few of our own.
+  private func connectionLimits() -> VarlinkServer.Limits {
+    var limits = VarlinkServer.Limits()
+    var descriptors = rlimit()
+    guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &descriptors) == 0 else { return limits }
+    let left = Int(clamping: descriptors.rlim_cur) - 3 * sessionLimits.total - 64
+    limits.connections = UInt32(max(16, min(Int(limits.connections), left)))
+    limits.connectionsPerUser = min(limits.connectionsPerUser, limits.connections)
+    return limits
   }
 
   private func signalled() {

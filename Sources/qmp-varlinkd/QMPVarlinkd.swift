@@ -14,7 +14,7 @@ struct QMPVarlinkd: ParsableCommand {
         varlinkctl call --upgrade unix:DIR/control io.systemd.QemuMachineInstance.AcquireQMP '{}'
 
       EXIT STATUS
-        0      the guest shut down, or the daemon was asked to stop
+        0      the guest shut down, or the daemon was asked to stop and QEMU quit
         N      QEMU's own status, if it failed
         128+N  QEMU was ended by signal N
         1      the daemon failed

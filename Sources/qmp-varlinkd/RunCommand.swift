@@ -55,7 +55,7 @@ struct RunCommand: ParsableCommand {
 
   func validate() throws {
     guard cpus > 0 else { throw ValidationError("--cpus must be at least 1.") }
-    guard stopTimeout >= 0 else { throw ValidationError("--stop-timeout must not be negative.") }
+    guard (0...86400).contains(stopTimeout) else { throw ValidationError("--stop-timeout must be 0 to 86400 seconds.") }
     if kernel == nil, let option = initrd != nil ? "--initrd" : append != nil ? "--append" : nil {
       throw ValidationError("\(option) needs --kernel.")
     }

@@ -39,6 +39,10 @@ struct RuntimeDirectory: ~Copyable {
   init(_ location: (path: FilePath, isOurs: Bool), machine: MachineName) throws(Failure) {
     path = location.path
     isOurs = location.isOurs
+    let longest = MemoryLayout.size(ofValue: sockaddr_un().sun_path) - 1
+    guard location.path.appending("control").string.utf8.count <= longest else {
+      throw Failure(description: "\(location.path) is too long: the path of the socket 'control' in it must have at most \(longest) bytes")
+    }
     // A daemon that ends removes its folder; one that claimed it in between starts over.
     for _ in 0..<100 {
       try Self.make(location.path)

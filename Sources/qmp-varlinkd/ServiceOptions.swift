@@ -40,7 +40,7 @@ struct ServiceOptions: ParsableArguments {
 
   func validate() throws {
     guard maxSessions >= 0, maxSessionsPerUser >= 0 else { throw ValidationError("A number of sessions must not be negative.") }
-    guard responseLimit > 0 else { throw ValidationError("--response-limit must be at least 1.") }
+    guard (1...86400).contains(responseLimit) else { throw ValidationError("--response-limit must be 1 to 86400 seconds.") }
     guard (1...65536).contains(unreadLimit) else { throw ValidationError("--unread-limit must be 1 to 65536 MiB.") }
   }
 }

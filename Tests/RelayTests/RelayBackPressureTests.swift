@@ -132,7 +132,8 @@ import Testing
     session.monitor.reads = true
     let nonce = try await session.monitor.drainNonce()
     #expect(flooding.isOver && !sent.isEmpty)
-    #expect(session.monitor.beforeDrain == sent)
+    // What was written last is not read any more; but what is, is in order.
+    #expect(sent.starts(with: session.monitor.beforeDrain) && session.monitor.beforeDrain.count > 4096)
     try await session.monitor.write(Lines.lexerError + Lines.answer(nonce))
     #expect(try await session.end() == .drained)
   }

@@ -99,7 +99,9 @@ import Testing
     session.monitor.reads = true
     try await session.monitor.answerDrain()
     #expect(try await session.end() == .drained)
-    #expect(session.monitor.beforeDrain == commands)
+    let executed = session.monitor.beforeDrain
+    // Of what a client that is gone for good has written, not all is read any more; but what is, is in order.
+    #expect(byClosing ? commands.starts(with: executed) && executed.count > 200_000 : executed == commands)
   }
 
   @Test("when the client has closed, the monitor is drained and replies are dropped") @EventLoopActor
@@ -227,7 +229,6 @@ import Testing
     let session = try Session()
     try await session.connected.write("before")
     try await session.monitor.wait(for: "before")
-    session.relay.stop(because: "a test")
     session.relay.stop(because: "a test")
     try await session.connected.write("after")
     let nonce = try await session.monitor.drainNonce()

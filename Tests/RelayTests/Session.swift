@@ -51,16 +51,16 @@ final class Session {
 }
 
 extension Peer {
-  static let drainBegins = #"{"execute":"","id":""#
 
   /// Waits for a drain, and gives its nonce.
   func drainNonce() async throws -> String {
     var nonce: Substring = ""
     try await wait("a drain's request") { peer in
-      // Its request is the last that comes.
-      let parts = String(decoding: peer.received.suffix(60), as: UTF8.self).split(separator: Self.drainBegins)
-      guard parts.count == 2, parts[1].hasSuffix("\"}") else { return false }
-      nonce = parts[1].dropLast(2)
+      // Its request is the last that comes, and the only thing with that byte.
+      guard let start = peer.received.lastIndex(of: 0xFF) else { return false }
+      let request = String(decoding: peer.received[(start + 1)...], as: UTF8.self)
+      guard request.hasSuffix("\"}"), let id = request.dropLast(2).split(separator: #"{"execute":"","id":""#).last else { return false }
+      nonce = id
       return true
     }
     return String(nonce)

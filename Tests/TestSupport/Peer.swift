@@ -47,10 +47,7 @@ public final class Peer {
         rest = rest.dropFirst(count)
         descriptors = []
       case .wouldBlock:
-        let room = Promise<Void>()
-        let waiting = try EventSource.descriptor(raw == -1 ? raw : try duplicate(raw), .writable) { _ in room.fulfil() }
-        await room.value
-        withExtendedLifetime(waiting) {}
+        try await roomToWrite(raw)
       case .failed(let errno): throw SystemdError("send", errno)
       }
     }
@@ -90,27 +87,37 @@ public final class Peer {
     if let raw = descriptor?.raw { shutdown(raw, CInt(SHUT_WR)) }
   }
 
-  /// Closes, at once.
+  /// Closes, at once. A write under way fails.
   public func close() {
-    source = nil
+    source.cancel()
     descriptor = nil
-    for copy in duplicates { Glibc.close(copy) }
-    duplicates = []
+    writability.cancel()
+    writabilityDescriptor = nil
+    room?.fulfil()
   }
 
-  private var duplicates: [CInt] = []
   /// epoll takes a descriptor once; a second source needs a second number.
-  private func duplicate(_ raw: CInt) throws -> CInt {
-    if let existing = duplicates.first { return existing }
+  private var writabilityDescriptor: OwnedDescriptor?
+  private var writability: EventSource?
+  private var room: Promise<Void>?
+
+  private func roomToWrite(_ raw: CInt) async throws {
+    if let room { return await room.value }
+    let room = Promise<Void>()
+    self.room = room
     let copy = dup(raw)
     guard copy >= 0 else { throw SystemdError.last("dup") }
-    duplicates.append(copy)
-    return copy
+    writabilityDescriptor = OwnedDescriptor(owning: copy)
+    writability = try EventSource.descriptor(copy, .writable) { _ in room.fulfil() }
+    await room.value
+    self.room = nil
+    writability.cancel()
+    writabilityDescriptor = nil
   }
 
   isolated deinit {
-    source = nil
-    for copy in duplicates { Glibc.close(copy) }
+    source.cancel()
+    writability.cancel()
   }
 
   private func read() {

@@ -159,7 +159,7 @@ final class NotifySocket {
   private var source: EventSource?
 
   // The source goes before the descriptor that it watches, of which a child that is just being made may have a copy.
-  isolated deinit { source = nil }
+  isolated deinit { source.cancel() }
 
   init(at path: FilePath) throws {
     self.path = path
