@@ -85,6 +85,7 @@ public final class Machine {
     } catch {
       guard error == .disconnected else {
         process.signal(SIGKILL)
+        _ = await process.ended.value
         throw .qmp(error)
       }
       throw .startFailed(await process.ended.value, lastWords: process.lastWords)

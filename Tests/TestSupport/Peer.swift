@@ -82,6 +82,9 @@ public final class Peer {
   /// Waits for the other side's end.
   public func waitForEnd() async throws { try await wait("the end") { $0.hasEnded } }
 
+  /// Hands over the descriptors that came, for the caller to close.
+  public func takeDescriptors() -> [CInt] { descriptors.take() }
+
   /// Ends our direction only.
   public func endWriting() {
     if let raw = descriptor?.raw { shutdown(raw, CInt(SHUT_WR)) }

@@ -1,0 +1,55 @@
+import SystemPackage
+import SystemdEvent
+import TestSupport
+import Testing
+
+@testable import Machine
+
+@Suite("what is found out about the host and its files") struct HostTests {
+  @Test(
+    "an image's format is in its first bytes",
+    arguments: [
+      ([0x51, 0x46, 0x49, 0xFB, 0, 0, 0, 3], ImageFormat.qcow2), ([0x51, 0x46, 0x49, 0xFB], .qcow2), ([0x51, 0x46, 0x49], .raw),
+      ([0x51, 0x46, 0x49, 0xFA, 0], .raw), ([], .raw), ([0x4B, 0x44, 0x4D, 0x56], .raw), ([0, 0x51, 0x46, 0x49, 0xFB], .raw),
+    ] as [([UInt8], ImageFormat)])
+  func imageFormat(bytes: [UInt8], format: ImageFormat) throws {
+    let folder = try TemporaryFolder()
+    #expect(try ImageFormat(of: folder.file("image", bytes)) == format)
+  }
+
+  @Test("an image that cannot be read is an error that names it")
+  func noImage() throws {
+    let folder = try TemporaryFolder()
+    let missing = folder.path.appending("missing")
+    #expect(throws: SystemdError("cannot open \(missing)", .noSuchFileOrDirectory)) { try ImageFormat(of: missing) }
+    #expect(throws: SystemdError("cannot read \(folder.path)", .isDirectory)) { try ImageFormat(of: folder.path) }
+  }
+
+  @Test(
+    "KVM needs a processor that says so",
+    arguments: [
+      ("vendor_id\t: x\nflags\t\t: fpu vmx sse\n", true), ("flags\t\t: fpu svm\n", true),
+      ("flags\t\t: fpu vmx\nflags\t\t: fpu\n", true),
+      ("flags\t\t: fpu sse\n", false), ("flags\t\t: fpu\nflags\t\t: vmx\n", false), ("flags\t\t: xvmx vmxx\n", false),
+      ("model name: vmx\n", false),
+      ("vmx flags\t: vnmi\nflags\t: fpu\n", false), ("", false),
+    ])
+  func kvm(processors: String, works: Bool) throws {
+    let folder = try TemporaryFolder()
+    let obstacle = KVM.obstacle(
+      device: try folder.file("kvm", []), processors: try folder.file("cpuinfo", Array(processors.utf8)))
+    #if arch(x86_64)
+      #expect(obstacle == (works ? nil : "the processor shows neither vmx nor svm"))
+    #else
+      #expect(obstacle == nil)
+    #endif
+  }
+
+  @Test("KVM needs its device, and says what is wrong with it")
+  func kvmDevice() throws {
+    let folder = try TemporaryFolder()
+    let device = folder.path.appending("kvm")
+    let obstacle = try #require(KVM.obstacle(device: device, processors: try folder.file("cpuinfo", Array("flags : vmx\n".utf8))))
+    #expect(obstacle == "\(SystemdError(device.string, .noSuchFileOrDirectory))")
+  }
+}

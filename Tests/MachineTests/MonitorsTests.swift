@@ -1,0 +1,164 @@
+import Glibc
+import SystemdEvent
+import SystemdJSON
+import TestSupport
+import Testing
+
+@testable import Machine
+@testable import QMP
+
+@Suite(.onEventLoop) struct MonitorsTests {
+  static let question = #"{"execute":"qom-list-types","arguments":{"implements":"monitor-qmp"}}"#
+  static func hotplug(_ id: String) -> [String] {
+    [
+      #"{"execute":"getfd","arguments":{"fdname":"\#(id)"}}"#,
+      #"{"execute":"chardev-add","arguments":{"id":"\#(id)","backend":{"type":"socket","data":{"addr":{"type":"fd","data":{"str":"\#(id)"}},"#
+        + #""server":false}}}}"#,
+      #"{"execute":"object-add","arguments":{"qom-type":"monitor-qmp","id":"\#(id)","chardev":"\#(id)"}}"#,
+    ]
+  }
+  static func command(_ name: String, _ id: String) -> String {
+    #"{"execute":"\#(name)","arguments":{"\#(name == "closefd" ? "fdname" : "id")":"\#(id)"}}"#
+  }
+
+  @Test("a hotplug is three commands, one behind the other, with one end of a pair of ours") @EventLoopActor
+  func hotplug() async throws {
+    let test = try Hotplugging()
+    let added = try await test.monitors.add()
+    #expect(added.id == "qv-1")
+    #expect(test.qemu.commands == [Self.question] + Self.hotplug("qv-1"))
+    #expect(test.qemu.peer.text == ([Self.question] + Self.hotplug("qv-1")).joined())
+    let descriptors = test.qemu.peer.takeDescriptors()
+    #expect(descriptors.count == 1)
+    let far = try Peer(OwnedDescriptor(owning: try #require(descriptors.first)))
+    let near = try Peer(added.takeSocket())
+    try await far.write("greeting")
+    try await near.wait(for: "greeting")
+    // Nobody here holds QEMU's end: when QEMU lets go of it, that shows.
+    far.close()
+    try await near.waitForEnd()
+  }
+
+  @Test("each monitor has an id of its own, and support is asked for once") @EventLoopActor
+  func ids() async throws {
+    let test = try Hotplugging()
+    var ids: [String] = []
+    for _ in 0..<37 { ids.append(try await test.add().get()) }
+    #expect(ids.prefix(11) == ["qv-1", "qv-2", "qv-3", "qv-4", "qv-5", "qv-6", "qv-7", "qv-8", "qv-9", "qv-a", "qv-b"])
+    #expect(ids.last == "qv-11")
+    #expect(test.qemu.commands.count { $0 == Self.question } == 1)
+  }
+
+  @Test("a QEMU without such monitors is not asked for one") @EventLoopActor
+  func notSupported() async throws {
+    let test = try Hotplugging { $0 == "qom-list-types" ? #"{"return": []}"# : nil }
+    for _ in 0..<2 {
+      guard case .failure(.notSupported) = await test.add() else {
+        Issue.record("added")
+        return
+      }
+    }
+    #expect(test.qemu.commands == [Self.question])
+  }
+
+  @Test(
+    "of a hotplug that fails, exactly what was made is taken back",
+    arguments: [
+      (["getfd", "chardev-add", "object-add"], []),
+      (["chardev-add", "object-add"], ["closefd"]),
+      (["object-add"], ["chardev-remove"]),
+      (["getfd"], ["object-del", "chardev-remove"]),
+      (["chardev-add"], ["object-del", "closefd"]),
+      (["object-add", "chardev-remove"], ["chardev-remove"]),
+    ])
+  @EventLoopActor
+  func undo(failing: [String], undone: [String]) async throws {
+    let test = try Hotplugging { failing.contains($0) ? ScriptedQEMU.refusal("\($0) failed") : nil }
+    #expect(await test.add().complaint == "\(failing[0]): \(failing[0]) failed (GenericError)")
+    #expect(test.qemu.commands == [Self.question] + Self.hotplug("qv-1") + undone.map { Self.command($0, "qv-1") })
+    let far = try Peer(OwnedDescriptor(owning: dup(try #require(test.qemu.peer.descriptors.raw.first))))
+    // Our end is closed.
+    try await far.waitForEnd()
+  }
+
+  @Test("a QEMU that goes in the middle of a hotplug fails it") @EventLoopActor
+  func disconnected() async throws {
+    var close = {}
+    let test = try Hotplugging { name in
+      if name == "chardev-add" { close() }
+      return nil
+    }
+    close = { [weak peer = test.qemu.peer] in peer?.close() }
+    #expect(await test.add().complaint == "\(QMPError.disconnected)")
+    #expect(try await test.control.lost.soon() == .disconnected)
+    #expect(await test.add().complaint == "\(QMPError.disconnected)")
+  }
+
+  @Test("a monitor is removed with its chardev, in one write") @EventLoopActor
+  func remove() async throws {
+    let test = try Hotplugging()
+    try await test.monitors.remove("qv-7")
+    #expect(test.qemu.peer.text == Self.command("object-del", "qv-7") + Self.command("chardev-remove", "qv-7"))
+  }
+
+  @Test("a monitor that QEMU is still setting up is removed once that is over") @EventLoopActor
+  func removeTooEarly() async throws {
+    var attempts = 0
+    let test = try Hotplugging { name in
+      if name == "object-del" { attempts += 1 }
+      guard attempts < 4 else { return nil }
+      return ScriptedQEMU.refusal(name == "object-del" ? "monitor is still initializing" : "Chardev 'qv-1' is busy")
+    }
+    try await test.monitors.remove("qv-1")
+    #expect(attempts == 4)
+  }
+
+  @Test("a monitor that cannot be removed is an error, with QEMU's words", arguments: ["object-del", "chardev-remove"])
+  @EventLoopActor
+  func removeFails(command: String) async throws {
+    let test = try Hotplugging { $0 == command ? ScriptedQEMU.refusal("in use") : nil }
+    await #expect {
+      try await test.monitors.remove("qv-1")
+    } throws: {
+      "\($0)" == "\(command): in use (GenericError)"
+    }
+  }
+
+  @Test("a hotplug that QEMU does not answer in time is taken back when it answers again") @EventLoopActor
+  func timedOut() async throws {
+    var answers = true
+    let test = try Hotplugging { _ in answers ? nil : "" }
+    test.client.responseLimit = nil
+    _ = try await test.add().get()
+    answers = false
+    test.client.responseLimit = .milliseconds(20)
+    #expect(await test.add().complaint == "\(QMPError.timedOut)")
+    test.client.responseLimit = nil
+    let before = 1 + 3 + 3
+    try await test.qemu.wait(forCommands: before)
+    answers = true
+    try await test.qemu.peer.write(ScriptedQEMU.done + ScriptedQEMU.done + ScriptedQEMU.done)
+    try await test.qemu.wait(forCommands: before + 3)
+    let closefd = #"{"execute":"closefd","arguments":{"fdname":"qv-2"}}"#
+    #expect(
+      test.qemu.commands[before...].elementsEqual([Self.command("object-del", "qv-2"), Self.command("chardev-remove", "qv-2"), closefd]))
+    // Until then our end was open.
+    let far = try Peer(OwnedDescriptor(owning: dup(try #require(test.qemu.peer.descriptors.raw.last))))
+    try await far.waitForEnd()
+  }
+
+  @Test("counting goes on behind what other daemons made") @EventLoopActor
+  func numbering() async throws {
+    let test = try Hotplugging { name in
+      switch name {
+      case "qom-list": #"{"return": [{"name": "qv-3"}, {"name": "pc.ram"}, {"name": "qv-control"}, {"name": "qv-!"}]}"#
+      case "query-chardev": #"{"return": [{"label": "qv-a", "filename": "fd:1"}, {"label": "serial0", "filename": "null"}]}"#
+      default: nil
+      }
+    }
+    try await test.monitors.continueNumbering()
+    let id = try await test.add().get()
+    let number = try #require(Int(id.dropFirst(3), radix: 36))
+    #expect(number > 10)
+  }
+}
