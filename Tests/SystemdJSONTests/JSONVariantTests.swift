@@ -165,4 +165,12 @@ import Testing
     #expect(throws: JSONError("invalid JSON at line 3, column 8")) { try JSONVariant(parsing: "{\n\n  \"a\": x\n}") }
     #expect(throws: JSONError("invalid JSON at line 1, column 4")) { try JSONVariant(parsing: "[1,x]") }
   }
+
+  @Test("a string takes whatever Swift has, the code points too that libsystemd refuses") @EventLoopActor
+  func anyString() {
+    // U+FFFE, a noncharacter, which no Swift literal can have.
+    let odd = String(decoding: [UInt8(ascii: "a"), 0xEF, 0xBF, 0xBE, UInt8(ascii: "b"), 0], as: UTF8.self)
+    #expect(JSONVariant.string(odd).string == "a\u{FFFD}b\u{FFFD}")
+    #expect(JSONVariant.string("").string == "")
+  }
 }
