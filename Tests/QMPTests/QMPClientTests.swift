@@ -67,6 +67,7 @@ import Testing
   func errorReply() async throws {
     let conversation = try Conversation()
     let outcome = conversation.begin("device_add")
+    try await conversation.serverGets("device_add")
     try await conversation.server.write(#"{"error": {"class": "DeviceNotFound", "desc": "Device 'x' \"not\" found"}}"# + "\r\n")
     #expect(
       try await outcome.soon().error
@@ -108,6 +109,7 @@ import Testing
       client?.close()
     }
     let outcome = conversation.begin("a")
+    try await conversation.serverGets("a")
     let event = #"{"timestamp": {}, "event": "E"}"# + "\r\n"
     try await conversation.server.write(event + event + Conversation.done)
     #expect(try await outcome.soon().error == .disconnected)

@@ -22,6 +22,7 @@ import Testing
   func refused() async throws {
     let conversation = try Conversation()
     let outcome = conversation.negotiate()
+    try await conversation.serverGets("qmp_capabilities")
     try await conversation.server.write(Conversation.greeting + Conversation.refusal)
     #expect(try await outcome.soon().error == .negotiation(errorClass: "GenericError", desc: "no"))
   }
@@ -51,6 +52,7 @@ import Testing
   func badGreeting() async throws {
     let conversation = try Conversation()
     let outcome = conversation.negotiate(within: patience)
+    try await conversation.serverGets("qmp_capabilities")
     try await conversation.server.write(#"{"QMP": {}}"#)
     #expect(try await outcome.soon().error == .greeting("it has no version"))
   }

@@ -67,7 +67,7 @@ import Varlink
     #expect(service.server.connectionCount == 0)
     service.release.fulfil(1)
     try await quiet()
-    #expect(throws: SystemdError.self) { _ = try service.connect() }
+    #expect(try await refuses(service))
   }
 
   @Test("when listening stops, connections go on") @EventLoopActor
@@ -76,7 +76,7 @@ import Varlink
     let client = try service.connect()
     _ = try await client.call("test.service.Echo", #"{"text":""}"#)
     service.server.stopListening()
-    #expect(throws: SystemdError.self) { _ = try service.connect() }
+    #expect(try await refuses(service))
     #expect(try isJSON(try await client.call("test.service.Echo", #"{"text":"x"}"#), #"{"parameters":{"text":"x"}}"#))
   }
 
@@ -115,5 +115,15 @@ import Varlink
     try await client.peer.write(text)
     try await client.peer.wait("an error or the end") { $0.hasEnded || $0.received.contains(0) }
     _ = try await other.call("test.service.Echo", #"{"text":""}"#)
+  }
+
+  /// Whether nobody listens any more. A child that another test is just starting has the socket, too, for a moment.
+  @EventLoopActor
+  private func refuses(_ service: TestService) async throws -> Bool {
+    for _ in 0..<1000 {
+      do { _ = try service.connect() } catch { return true }
+      try await quiet()
+    }
+    return false
   }
 }
