@@ -89,13 +89,17 @@ public final class Monitors {
 
   /// Removes a monitor and its chardev, and waits for that as long as it takes. QEMU closes its end of the socket.
   ///
-  /// The monitor must be drained: with a command under way on it, QEMU 11.1 can crash.
+  /// The monitor must be drained: with a command under way on it, QEMU 11.1 can crash. And QEMU answers the drain's last command
+  /// a moment before it is done with it: what it then schedules for its monitor thread must have run before the monitor goes.
+  /// It takes one command of ours at a time, so a first one that does nothing is a fence: the deletion is not even read before.
   public func remove(_ id: String) async throws(MachineError) {
     let arguments = JSONVariant.object(["id": .string(id)])
     var tooEarly = 0
     var isRepeated = false
     while true {
-      let results = await control.pipeline([QMPCommand("object-del", arguments), QMPCommand("chardev-remove", arguments)])
+      let results = await control.pipeline([
+        QMPCommand("query-name"), QMPCommand("object-del", arguments), QMPCommand("chardev-remove", arguments),
+      ])
       switch results.lazy.compactMap(\.failure).first {
       case nil: return
       case let failure? where failure == .timedOut || (failure == .disconnected && control.lost.result == nil):
