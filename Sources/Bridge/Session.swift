@@ -15,12 +15,12 @@ final class Session {
   /// Also the id of its monitor and of its chardev.
   let id: String
   let access: Access
-  let peer: VarlinkPeer
+  let peer: PeerCredentials
   let relay: Relay
   private let command: String?
   private let since = Session.microsecondsSince1970()
 
-  init(id: String, access: Access, peer: VarlinkPeer, relay: Relay) {
+  init(id: String, access: Access, peer: PeerCredentials, relay: Relay) {
     self.id = id
     self.access = access
     self.peer = peer

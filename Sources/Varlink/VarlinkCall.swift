@@ -13,13 +13,15 @@ public final class VarlinkCall {
   /// The caller's parameters, checked against the interface.
   public let parameters: JSONVariant
   /// Who calls.
-  public var peer: VarlinkPeer { connection.peer }
+  public var peer: PeerCredentials { connection.peer }
 
   private let connection: VarlinkConnection
   private let flags: sd_varlink_method_flags_t
   /// A reference of ours: libsystemd wants one to be held while a call is pending.
   private let link: OpaquePointer
   private var isAnswered = false
+  /// Those that came with the call and were not taken.
+  private var descriptors: [CInt?]
 
   init(_ connection: VarlinkConnection, method: String, parameters: JSONVariant, flags: sd_varlink_method_flags_t) {
     self.connection = connection
@@ -27,9 +29,17 @@ public final class VarlinkCall {
     self.parameters = parameters
     self.flags = flags
     link = sd_varlink_ref(connection.link)
+    // Now, while this is the link's current message: the next one brings its own.
+    descriptors = (0..<max(0, sd_varlink_get_n_fds(connection.link))).map { [link = connection.link] index in
+      let descriptor = sd_varlink_take_fd(link, Int(index))
+      return descriptor >= 0 ? descriptor : nil
+    }
   }
 
-  isolated deinit { sd_varlink_unref(link) }
+  isolated deinit {
+    for case let descriptor? in descriptors { close(descriptor) }
+    sd_varlink_unref(link)
+  }
 
   /// The caller accepts a stream of replies.
   public var wantsMore: Bool { flags.rawValue & SD_VARLINK_METHOD_MORE.rawValue != 0 }
@@ -37,6 +47,18 @@ public final class VarlinkCall {
   public var wantsUpgrade: Bool { flags.rawValue & SD_VARLINK_METHOD_UPGRADE.rawValue != 0 }
   /// The caller wants no reply.
   public var isOneway: Bool { flags.rawValue & SD_VARLINK_METHOD_ONEWAY.rawValue != 0 }
+
+  /// The descriptor that came with the call and whose index the parameter of that name tells. It can be taken once.
+  ///
+  /// - Throws: `org.varlink.service.InvalidParameter` if the parameter is no index, `ENXIO` if there is no such descriptor.
+  public func takeDescriptor(_ parameter: String) throws -> OwnedDescriptor {
+    guard let index = parameters[parameter]?.integer, index >= 0 else { throw VarlinkError.invalidParameter(parameter) }
+    guard index < descriptors.count, let descriptor = descriptors[Int(index)] else {
+      throw SystemdError("no descriptor \(index) came with the call", Errno(rawValue: ENXIO))
+    }
+    descriptors[Int(index)] = nil
+    return OwnedDescriptor(owning: descriptor)
+  }
 
   /// Whether the caller's connection has ended.
   public var callerIsGone: Bool { connection.hasEnded }

@@ -3,19 +3,12 @@ import Glibc
 import SystemPackage
 import SystemdEvent
 
-/// Who is at the other end of a connection, as the kernel tells it (SO_PEERCRED).
-public struct VarlinkPeer: Sendable, Equatable {
-  public let user: UInt32?
-  public let group: UInt32?
-  public let process: Int32?
-}
-
 /// One client's connection, from accept to its end: by hang-up, by the server, or by an upgrade.
 @EventLoopActor
 final class VarlinkConnection {
   /// Valid until `didEnd()`: the server's callbacks keep it in step.
   let link: OpaquePointer
-  let peer: VarlinkPeer
+  let peer: PeerCredentials
   private var endHandlers: [() -> Void] = []
   private(set) var hasEnded = false
 
@@ -36,7 +29,7 @@ final class VarlinkConnection {
     var user: uid_t = 0
     var group: gid_t = 0
     var process: pid_t = 0
-    peer = VarlinkPeer(
+    peer = PeerCredentials(
       user: sd_varlink_get_peer_uid(link, &user) >= 0 ? user : nil,
       group: sd_varlink_get_peer_gid(link, &group) >= 0 ? group : nil,
       process: sd_varlink_get_peer_pid(link, &process) >= 0 ? process : nil)

@@ -52,8 +52,10 @@ public final class VarlinkServer {
     _ info: Info, limits: Limits = Limits(), errorReply: @escaping @EventLoopActor (any Error) -> VarlinkError
   ) throws(SystemdError) {
     var server: OpaquePointer?
-    let flags =
-      SD_VARLINK_SERVER_UPGRADABLE.rawValue | SD_VARLINK_SERVER_ACCOUNT_UID.rawValue | SD_VARLINK_SERVER_INHERIT_USERDATA.rawValue
+    let flags = [
+      SD_VARLINK_SERVER_UPGRADABLE, SD_VARLINK_SERVER_ACCOUNT_UID, SD_VARLINK_SERVER_INHERIT_USERDATA,
+      SD_VARLINK_SERVER_ALLOW_FD_PASSING_INPUT,
+    ].reduce(0) { $0 | $1.rawValue }
     try check("sd_varlink_server_new", sd_varlink_server_new(&server, sd_varlink_server_flags_t(rawValue: flags)))
     guard let server else { throw SystemdError("sd_varlink_server_new", .noMemory) }
     self.server = server

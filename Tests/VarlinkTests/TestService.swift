@@ -22,6 +22,9 @@ final class TestService {
 
     method Raw() -> (hello: ?string)
 
+    # Reads what is there at a passed descriptor, after the next call has come
+    method Read(fileDescriptorIndex: int) -> (text: string)
+
     error Sorry (why: string)
     """
   nonisolated static let kinds: [String: VarlinkInterface.MethodKind] = ["Count": .more, "Raw": .upgrade]
@@ -39,6 +42,8 @@ final class TestService {
   private(set) var gone = 0
   /// What `Raw` waits for before it upgrades.
   var mayUpgrade: Promise<Void>?
+  /// What `Read` waits for.
+  var mayRead: Promise<Void>?
   /// What `upgrade(_:)` gave: whether there was a connection.
   private(set) var upgrades: [Bool] = []
   private(set) var rawPeers: [Peer] = []
@@ -49,7 +54,8 @@ final class TestService {
     folder = try TemporaryFolder()
     let info = VarlinkServer.Info(vendor: "a vendor", product: "a product", version: "1.2", url: "https://example.org")
     server = try VarlinkServer(info, limits: limits) { error in
-      VarlinkError("test.service.Sorry", .object(["why": .string("mapped \(type(of: error))")]))
+      let what = (error as? SystemdError)?.errno.description ?? "\(type(of: error))"
+      return VarlinkError("test.service.Sorry", .object(["why": .string("mapped \(what)")]))
     }
     try server.add(VarlinkInterface(parsing: Self.text, kinds: Self.kinds))
     try server.bind("test.service.Echo") { $0.parameters }
@@ -72,6 +78,13 @@ final class TestService {
       waiting.append(call)
       changed()
       return .object(["count": .integer(await release.value)])
+    }
+    try server.bind("test.service.Read") { [weak self] call in
+      if let gate = self?.mayRead { await gate.value }
+      let descriptor = try call.takeDescriptor("fileDescriptorIndex")
+      var buffer = [UInt8](repeating: 0, count: 64)
+      let count = read(descriptor.raw, &buffer, buffer.count)
+      return .object(["text": .string(String(decoding: buffer[..<max(0, count)], as: UTF8.self))])
     }
     try server.bind("test.service.Count", .more) { call in
       let last = call.parameters["to"]?.integer ?? 0

@@ -1,0 +1,33 @@
+import Glibc
+
+/// Who is at the other end of a connection, as the kernel told when it was made (SO_PEERCRED). What is not known is nil.
+public struct PeerCredentials: Sendable, Equatable {
+  public let user: UInt32?
+  public let group: UInt32?
+  public let process: Int32?
+
+  public init(user: UInt32?, group: UInt32?, process: Int32?) {
+    self.user = user
+    self.group = group
+    self.process = process
+  }
+
+  /// Those of a connected socket. Only AF_UNIX has any.
+  public init(of socket: borrowing OwnedDescriptor) {
+    var credentials = KernelCredentials()
+    var length = socklen_t(MemoryLayout<KernelCredentials>.size)
+    // A process that cannot be seen from here has id 0.
+    guard getsockopt(socket.raw, SOL_SOCKET, SO_PEERCRED, &credentials, &length) == 0, credentials.pid > 0 else {
+      self.init(user: nil, group: nil, process: nil)
+      return
+    }
+    self.init(user: credentials.uid, group: credentials.gid, process: credentials.pid)
+  }
+
+  /// `struct ucred` of unix(7), which Glibc's module does not have.
+  private struct KernelCredentials {
+    var pid: pid_t = 0
+    var uid: uid_t = 0
+    var gid: gid_t = 0
+  }
+}
