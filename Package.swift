@@ -70,6 +70,7 @@ let package = Package(
         .embedInCode("io.systemd.VirtualMachineInstance.varlink"),
         .embedInCode("io.systemd.QemuMachineInstance.varlink"),
         .embedInCode("io.qmpvarlink.Sessions.varlink"),
+        .embedInCode("io.qmpvarlink.Monitors.varlink"),
       ]),
     .systemLibrary(name: "CSystemd", pkgConfig: "libsystemd"),
 

@@ -8,6 +8,8 @@ public enum Interfaces {
   public static var qemuMachineInstance: String { text(PackageResources.io_systemd_QemuMachineInstance_varlink) }
   /// `io.qmpvarlink.Sessions`
   public static var sessions: String { text(PackageResources.io_qmpvarlink_Sessions_varlink) }
+  /// `io.qmpvarlink.Monitors`
+  public static var monitors: String { text(PackageResources.io_qmpvarlink_Monitors_varlink) }
 
   private static func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }
 }

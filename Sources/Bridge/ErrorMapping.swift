@@ -1,3 +1,4 @@
+import Glibc
 import Machine
 import QMP
 import SystemPackage
@@ -25,9 +26,25 @@ private func varlinkError(forMachine error: MachineError) -> VarlinkError {
   case .qmp(.timedOut):
     VarlinkError("io.systemd.QemuMachineInstance.NotResponding", .object(["reason": .string("QEMU does not answer; that may pass")]))
   case .qmp, .startFailed: VarlinkError("io.systemd.MachineInstance.NotConnected", .object(["reason": .string("\(error)")]))
+  case .monitor(let error): varlinkError(forMonitor: error)
   case .notSupported(let reason): VarlinkError("io.systemd.MachineInstance.NotSupported", .object(["reason": .string(reason)]))
   case .system(let error): systemError(error.errno, [("desc", "\(error)")])
   }
+}
+
+@EventLoopActor
+private func varlinkError(forMonitor error: MonitorError) -> VarlinkError {
+  let (name, parameter, value) =
+    switch error {
+    case .exists(let id): ("MonitorExists", "id", id)
+    case .noSuchMonitor(let id): ("NoSuchMonitor", "id", id)
+    case .noSuchChardev(let chardev): ("NoSuchChardev", "chardev", chardev)
+    case .chardevInUse(let chardev): ("ChardevInUse", "chardev", chardev)
+    case .notDynamic(let id): ("NotDynamic", "id", id)
+    case .notQMP(let id): ("NotQMP", "id", id)
+    case .isControlMonitor(let id): ("IsControlMonitor", "id", id)
+    }
+  return VarlinkError("io.qmpvarlink.Monitors.\(name)", .object([(parameter, .string(value))]))
 }
 
 /// systemd's error for an errno, as vmspawn replies it, with what more is known.
@@ -44,4 +61,5 @@ private let errnoNames: [Errno: String] = [
   .ioError: "EIO", .resourceBusy: "EBUSY", .invalidArgument: "EINVAL", .tooManyOpenFiles: "EMFILE",
   .tooManyOpenFilesInSystem: "ENFILE", .noMemory: "ENOMEM", .noBufferSpace: "ENOBUFS", .permissionDenied: "EACCES",
   .notPermitted: "EPERM", .noSuchFileOrDirectory: "ENOENT", .socketNotConnected: "ENOTCONN",
+  .notSocket: "ENOTSOCK", .addressInUse: "EADDRINUSE", .fileNameTooLong: "ENAMETOOLONG", Errno(rawValue: ENXIO): "ENXIO",
 ]

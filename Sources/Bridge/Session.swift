@@ -1,4 +1,5 @@
 import Glibc
+import Machine
 import Relay
 import SystemdEvent
 import SystemdJSON
@@ -12,16 +13,21 @@ enum Access: String, Sendable {
 /// One upgraded session: who has it, and the relay that carries it.
 @EventLoopActor
 final class Session {
-  /// Also the id of its monitor and of its chardev.
+  /// Also the id of its monitor.
   let id: String
   let access: Access
   let peer: PeerCredentials
   let relay: Relay
+  /// Whether the client came by an upgrade; otherwise it connected to a monitor that was added.
+  let isUpgraded: Bool
+  /// Fulfilled when the monitor is removed, or gone, and the client has what it is owed.
+  let ended = Promise<Relay.End>()
   private let command: String?
   private let since = Session.microsecondsSince1970()
 
-  init(id: String, access: Access, peer: PeerCredentials, relay: Relay) {
+  init(id: String, access: Access, peer: PeerCredentials, isUpgraded: Bool, relay: Relay) {
     self.id = id
+    self.isUpgraded = isUpgraded
     self.access = access
     self.peer = peer
     self.relay = relay
@@ -40,7 +46,7 @@ final class Session {
         "command": command.map { .string($0) },
       ]),
       "monitor": .string(id),
-      "chardev": .string(id),
+      "chardev": .string(Monitors.chardev(of: id)),
       "sinceUSec": .integer(since),
       "idleUSec": .integer(idle.components.seconds * 1_000_000 + idle.components.attoseconds / 1_000_000_000_000),
       "bytesIn": .integer(statistics.bytesFromClient),

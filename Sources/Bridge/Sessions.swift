@@ -71,21 +71,39 @@ public final class Sessions {
     } catch {
       failure = error
     }
+    // With no client, whatever the reason, the relay has only to bring the monitor to rest.
+    try begin(id, access: access, peer: call.peer, isUpgraded: true, client: client, monitor: added.takeSocket())
+    if let failure { throw failure }
+  }
+
+  /// Connects a client to a monitor that was added for whoever comes.
+  func open(_ id: String, client: consuming OwnedDescriptor, monitor: consuming OwnedDescriptor) async throws(SystemdError) -> Session {
+    await machine.keepSpareMonitor()
+    let peer = PeerCredentials(of: client)
+    let output = try client.duplicate()
+    let descriptors = (input: client.take(), output: output.take())
+    return try begin(id, access: .full, peer: peer, isUpgraded: false, client: descriptors, monitor: monitor)
+  }
+
+  @discardableResult
+  private func begin(
+    _ id: String, access: Access, peer: PeerCredentials, isUpgraded: Bool, client: (input: CInt, output: CInt)?,
+    monitor: consuming OwnedDescriptor
+  ) throws(SystemdError) -> Session {
     var options = Relay.Options()
     options.unreadLimit = limits.unread
     if access == .query { options.refusal = { QueryAccess.refusal($0) } }
-    // With no client, whatever the reason, the relay has only to bring the monitor to rest.
     let relay: Relay
     do {
-      relay = try Relay(client: client, monitor: added.takeSocket(), options: options)
+      relay = try Relay(client: client, monitor: monitor, options: options)
     } catch {
       // Nothing has been written to the monitor, so it is at rest.
       startTask { await self.removeMonitor(id, self.logger) }
       throw error
     }
-    let session = Session(id: id, access: access, peer: call.peer, relay: relay)
+    let session = Session(id: id, access: access, peer: peer, isUpgraded: isUpgraded, relay: relay)
     begin(session)
-    if let failure { throw failure }
+    return session
   }
 
   /// The session of that id.
@@ -97,8 +115,10 @@ public final class Sessions {
         "io.systemd.QemuMachineInstance.TooManySessions", .object(["limit": .integer(limit), "perUser": .boolean(perUser)]))
     }
     if isStopping { throw VarlinkError("io.systemd.MachineInstance.NotConnected", .object(["reason": .string("the daemon stops")])) }
-    if all.count + opening.count >= limits.total { throw refuse(limits.total, perUser: false) }
-    let own = all.count { $0.peer.user == user } + opening.count { $0 == user }
+    // Those on monitors that were added are bounded by the number of these.
+    let upgraded = all.filter(\.isUpgraded)
+    if upgraded.count + opening.count >= limits.total { throw refuse(limits.total, perUser: false) }
+    let own = upgraded.count { $0.peer.user == user } + opening.count { $0 == user }
     if own >= limits.perUser { throw refuse(limits.perUser, perUser: true) }
   }
 
@@ -130,7 +150,8 @@ public final class Sessions {
   private func end(_ session: Session, _ logger: Logger) async {
     let relay = session.relay
     let removed = Promise<Void>()
-    if await relay.drained.value == .drained {
+    let end = await relay.drained.value
+    if end == .drained {
       startTask {
         await self.removeMonitor(session.id, logger)
         removed.fulfil()
@@ -146,6 +167,7 @@ public final class Sessions {
     all.removeAll { $0 === session }
     logger.info("session closed\(relay.reasonForEnd.map { ": \($0)" } ?? "")")
     publish(.closed, session)
+    session.ended.fulfil(end)
     checkEmpty()
     if all.isEmpty {
       spareTimer = try? EventSource.timer(after: Self.spareKept) { [machine] in startTask { await machine.dropSpareMonitor() } }
@@ -153,7 +175,8 @@ public final class Sessions {
     await relay.linger()
   }
 
-  private func removeMonitor(_ id: String, _ logger: Logger) async {
+  /// Removes a monitor that is at rest.
+  func removeMonitor(_ id: String, _ logger: Logger) async {
     do {
       try await machine.monitors.remove(id)
     } catch .qmp(.disconnected) {

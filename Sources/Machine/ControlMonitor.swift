@@ -43,6 +43,8 @@ final class ControlMonitor {
 
   var isResponding: Bool { client.isResponding }
   var hasSpare: Bool { spare != nil }
+  /// The ids of the control monitor, if it is one of ours, and of the spare one.
+  var ids: [String] { [id, spare?.id].compactMap { $0 } }
 
   @discardableResult
   func execute(_ command: String, _ arguments: JSONVariant? = nil) async throws(QMPError) -> JSONVariant {

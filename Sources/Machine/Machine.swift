@@ -26,15 +26,15 @@ public final class Machine {
   private var nextSubscriber = 0
 
   private init(
-    name: MachineName, client: QMPClient, clientID: String?, responseLimit: Duration, greeting: Greeting, process: QEMUProcess?,
-    logger: Logger
+    name: MachineName, client: QMPClient, clientID: String?, clientSocket: FilePath?, responseLimit: Duration, greeting: Greeting,
+    process: QEMUProcess?, logger: Logger
   ) {
     self.name = name
     control = ControlMonitor(client, id: clientID, responseLimit: responseLimit, logger: logger)
     self.greeting = greeting
     self.process = process
     self.logger = logger
-    monitors = Monitors(control: control, logger: logger)
+    monitors = Monitors(control: control, controlSocket: clientSocket, logger: logger)
     control.onEvent = { [weak self] event in self?.publish(event) }
     control.onTakeOver = { [weak self] old in
       startTask {
@@ -80,8 +80,8 @@ public final class Machine {
       try await control.execute("query-status")
       logger.info("QEMU \(greeting.version) runs", metadata: ["pid": "\(process.id)"])
       return Machine(
-        name: configuration.name, client: control, clientID: QEMUCommandLine.controlChardev, responseLimit: responseLimit,
-        greeting: greeting, process: process, logger: logger)
+        name: configuration.name, client: control, clientID: QEMUCommandLine.controlChardev, clientSocket: nil,
+        responseLimit: responseLimit, greeting: greeting, process: process, logger: logger)
     } catch {
       guard error == .disconnected else {
         process.signal(SIGKILL)
@@ -99,11 +99,14 @@ public final class Machine {
   ) async throws(MachineError) -> Machine {
     do throws(QMPError) {
       let control = try QMPClient(connectingTo: socket)
+      // As QEMU spells it, which may be relative to another folder than ours.
+      let address = control.serverPath
       let canceller = cancelled.whenFulfilled { control.close() }
       defer { cancelled.forget(canceller) }
       let greeting = try await control.negotiate(within: .seconds(5))
       let machine = Machine(
-        name: name, client: control, clientID: nil, responseLimit: responseLimit, greeting: greeting, process: nil, logger: logger)
+        name: name, client: control, clientID: nil, clientSocket: address, responseLimit: responseLimit, greeting: greeting,
+        process: nil, logger: logger)
       try await machine.monitors.continueNumbering()
       startTask {
         do { try await machine.monitors.removeStrays() } catch { logger.warning("could not remove what another daemon left: \(error)") }

@@ -7,6 +7,8 @@ public enum MachineError: Error, CustomStringConvertible {
   case startFailed(ExitStatus, lastWords: [String])
   /// A command of ours failed.
   case qmp(QMPError)
+  /// A monitor cannot be added or removed.
+  case monitor(MonitorError)
   /// This QEMU lacks what the operation needs.
   case notSupported(String)
   /// A system call failed.
@@ -17,6 +19,7 @@ public enum MachineError: Error, CustomStringConvertible {
     case .startFailed(let status, let lastWords):
       lastWords.isEmpty ? "QEMU \(status) before it was ready" : "QEMU \(status) before it was ready: \(lastWords.joined(separator: "\n"))"
     case .qmp(let error): "\(error)"
+    case .monitor(let error): "\(error)"
     case .notSupported(let what): what
     case .system(let error): "\(error)"
     }

@@ -1,48 +1,68 @@
 import Logging
 import QMP
+import SystemPackage
 public import SystemdEvent
 import SystemdJSON
 
 /// Adds QMP monitors to the running machine, each on a socket of ours, and removes them.
 ///
-/// Everything made in QEMU has an id that begins with ``prefix``. A monitor's chardev, its object and the name of its
-/// descriptor are all called the same. They are kept short: QEMU pays for each byte that it reads.
+/// The ids of what we make begin with ``prefix``, that what a dead daemon left can be told from what is a user's own. A
+/// monitor with an id that its user chose is known by its chardev. Names are kept short: QEMU pays for each byte that it
+/// reads.
 @EventLoopActor
 public final class Monitors {
   /// What the ids of everything that we make in QEMU begin with.
   public nonisolated static let prefix = "qv-"
+  /// What the ids of chardevs begin with whose monitors have ids that users chose.
+  private nonisolated static let chosenPrefix = prefix + "m."
 
-  private let control: ControlMonitor
-  private let logger: Logger
+  let control: ControlMonitor
+  let logger: Logger
+  /// Where the control monitor is, if it is one of the command line's that listens.
+  private let controlSocket: FilePath?
   private var counter = 0
-  private var isSupported: Bool?
+  private var asked: (dialect: MonitorDialect?, existing: Set<String>)?
 
-  init(control: ControlMonitor, logger: Logger) {
+  init(control: ControlMonitor, controlSocket: FilePath? = nil, logger: Logger) {
     self.control = control
+    self.controlSocket = controlSocket
     self.logger = logger
   }
+
+  /// The id of the chardev that ``add(_:pretty:)`` makes for a monitor, which is also the name of its descriptor.
+  public nonisolated static func chardev(of id: String) -> String { id.hasPrefix(prefix) ? id : chosenPrefix + id }
+  /// The id of the monitor that such a chardev was made for.
+  nonisolated static func monitor(of chardev: String) -> String {
+    chardev.hasPrefix(chosenPrefix) ? String(chardev.dropFirst(chosenPrefix.count)) : chardev
+  }
+
+  // MARK: adding
 
   /// How much may wait in the kernel for QEMU, in bytes. QEMU executes all of it before the monitor can be removed, and takes
   /// milliseconds for the more costly commands.
   private static let sendBuffer: CInt = 4096
 
-  /// Adds a monitor. When it returns, the greeting is on its way. When it throws, nothing of it is left in QEMU, or nothing
-  /// will be once QEMU answers again.
+  /// Adds a monitor on a socket of ours. When it returns, the greeting is on its way. When it throws, nothing of it is left in
+  /// QEMU, or nothing will be once QEMU answers again.
   ///
-  /// - Throws: ``MachineError/notSupported(_:)`` if this QEMU has no monitors that can be added; ``MachineError/qmp(_:)``
-  ///   with QEMU's words otherwise.
-  public func add() async throws(MachineError) -> AddedMonitor {
-    try await requireSupport()
-    counter += 1
-    let id = Self.prefix + String(counter, radix: 36)
+  /// - Parameters:
+  ///   - chosen: its id; nil takes the next of our own.
+  ///   - pretty: whether QEMU breaks and indents what it prints.
+  /// - Throws: ``MachineError/notSupported(_:)`` if this QEMU has no monitors that can be added; ``MachineError/monitor(_:)``
+  ///   for an id that is taken; ``MachineError/qmp(_:)`` with QEMU's words otherwise.
+  public func add(_ chosen: String? = nil, pretty: Bool = false) async throws(MachineError) -> HotpluggedMonitor {
+    let dialect = try await dialect()
+    let id = chosen ?? nextID()
+    let chardev = Self.chardev(of: id)
     let pair: SocketPair
     do { pair = try SocketPair() } catch { throw .system(error) }
-    let results = await control.pipeline(Self.hotplug(id, descriptor: pair.theirs.raw))
+    let results = await control.pipeline(
+      Self.chardev(chardev, descriptor: pair.theirs.raw) + [dialect.add(id, chardev: chardev, pretty: pretty)])
     // Our copy of QEMU's end would hide QEMU's end of file.
     let socket = pair.takeOurs()
     socket.limitSendBuffer(to: Self.sendBuffer)
     let failures = results.map(\.failure)
-    guard let failure = failures.lazy.compactMap({ $0 }).first else { return AddedMonitor(id: id, socket: socket) }
+    guard let failure = failures.lazy.compactMap({ $0 }).first else { return HotpluggedMonitor(id: id, socket: socket) }
     if failures.contains(where: { $0 == .timedOut || $0 == .disconnected }) {
       // Whatever becomes of it in QEMU must not meet a closed socket before it is removed.
       let raw = socket.take()
@@ -53,53 +73,92 @@ public final class Monitors {
         withExtendedLifetime(socket) {}
       }
     } else {
-      await takeBack(id, failures)
+      await takeBack(id, dialect, failures)
     }
-    throw .qmp(failure)
+    throw Self.error(failure, id: id, chardev: chardev)
   }
 
-  /// The three commands, for one write. The descriptor stays the caller's.
-  private static func hotplug(_ id: String, descriptor: CInt) -> [QMPCommand] {
+  /// Adds a monitor on a chardev that is there already, and stays when the monitor goes.
+  ///
+  /// - Throws: as ``add(_:pretty:)``, and for a chardev that does not exist or is in use.
+  public func add(_ id: String, onto chardev: String, pretty: Bool) async throws(MachineError) {
+    let dialect = try await dialect()
+    let command = dialect.add(id, chardev: chardev, pretty: pretty)
+    do throws(QMPError) {
+      try await control.execute(command.name, command.arguments)
+    } catch {
+      if error == .timedOut {
+        startTask {
+          await self.control.recovered()
+          _ = await self.control.pipeline([dialect.remove(id)])
+        }
+      }
+      throw Self.error(error, id: id, chardev: chardev)
+    }
+  }
+
+  private func nextID() -> String {
+    counter += 1
+    return Self.prefix + String(counter, radix: 36)
+  }
+
+  /// A chardev on a passed descriptor, as two commands. The descriptor stays the caller's.
+  private static func chardev(_ id: String, descriptor: CInt) -> [QMPCommand] {
     let id = JSONVariant.string(id)
     let address = JSONVariant.object(["type": .string("fd"), "data": .object(["str": id])])
     let backend = JSONVariant.object(["type": .string("socket"), "data": .object(["addr": address, "server": .boolean(false)])])
     return [
       QMPCommand("getfd", .object(["fdname": id]), descriptors: [descriptor]),
       QMPCommand("chardev-add", .object(["id": id, "backend": backend])),
-      QMPCommand("object-add", .object(["qom-type": .string("monitor-qmp"), "id": id, "chardev": id])),
     ]
   }
 
-  /// Removes what the commands of a failed hotplug made, in reverse order.
-  private func takeBack(_ id: String, _ failures: [QMPError?]) async {
-    let id = JSONVariant.string(id)
-    if failures[2] == nil { await undo("object-del", .object(["id": id])) }
-    if failures[1] == nil { await undo("chardev-remove", .object(["id": id])) }
+  /// Removes what the commands of a failed hotplug made, in reverse order, and nothing else: an id that was taken is
+  /// somebody's.
+  private func takeBack(_ id: String, _ dialect: MonitorDialect, _ failures: [QMPError?]) async {
+    let chardev = JSONVariant.string(Self.chardev(of: id))
+    if failures[2] == nil { await undo(dialect.remove(id)) }
+    if failures[1] == nil { await undo(QMPCommand("chardev-remove", .object(["id": chardev]))) }
     // chardev-add consumes the descriptor, unless it fails.
-    if failures[0] == nil, failures[1] != nil { await undo("closefd", .object(["fdname": id])) }
+    if failures[0] == nil, failures[1] != nil { await undo(QMPCommand("closefd", .object(["fdname": chardev]))) }
   }
 
-  private func undo(_ command: String, _ arguments: JSONVariant) async {
+  private func undo(_ command: QMPCommand) async {
     do {
-      try await control.execute(command, arguments)
+      try await control.execute(command.name, command.arguments)
     } catch {
       logger.warning("could not take back a half-made monitor: \(error)")
     }
   }
 
-  /// Removes a monitor and its chardev, and waits for that as long as it takes. QEMU closes its end of the socket.
+  /// What QEMU says of a taken or unknown id, in words that callers can tell apart. QEMU has one class for all of it, so its
+  /// texts have to do; one that is not known is passed on as it is.
+  private static func error(_ error: QMPError, id: String, chardev: String) -> MachineError {
+    guard case .execute(let command, _, let desc) = error else { return .qmp(error) }
+    if desc.contains("duplicate property") || desc.contains("already exists") { return .monitor(.exists(id: id)) }
+    if desc.contains("already in use") { return .monitor(.chardevInUse(chardev)) }
+    if command != "chardev-add", desc.hasPrefix("chardev"), desc.contains("not found") { return .monitor(.noSuchChardev(chardev)) }
+    return .qmp(error)
+  }
+
+  // MARK: removing
+
+  /// Removes a monitor and the chardev that was made for it, and waits for that as long as it takes. QEMU closes its end of
+  /// the socket.
   ///
   /// The monitor must be drained: with a command under way on it, QEMU 11.1 can crash. And QEMU answers the drain's last command
   /// a moment before it is done with it: what it then schedules for its monitor thread must have run before the monitor goes.
   /// It takes one command of ours at a time, so a first one that does nothing is a fence: the deletion is not even read before.
-  public func remove(_ id: String) async throws(MachineError) {
-    let arguments = JSONVariant.object(["id": .string(id)])
+  ///
+  /// - Parameter keepsChardev: the chardev was not made for this monitor, and stays.
+  public func remove(_ id: String, keepsChardev: Bool = false) async throws(MachineError) {
+    let dialect = try await dialect()
+    var commands = [QMPCommand("query-name"), dialect.remove(id)]
+    if !keepsChardev { commands.append(QMPCommand("chardev-remove", .object(["id": .string(Self.chardev(of: id))]))) }
     var tooEarly = 0
     var isRepeated = false
     while true {
-      let results = await control.pipeline([
-        QMPCommand("query-name"), QMPCommand("object-del", arguments), QMPCommand("chardev-remove", arguments),
-      ])
+      let results = await control.pipeline(commands)
       switch results.lazy.compactMap(\.failure).first {
       case nil: return
       case let failure? where failure == .timedOut || (failure == .disconnected && control.lost.result == nil):
@@ -118,106 +177,87 @@ public final class Monitors {
 
   /// Removes what there is of a monitor that nobody has any more.
   func discard(_ id: String) async {
-    let arguments = JSONVariant.object(["id": .string(id)])
+    guard let dialect = try? await dialect() else { return }
+    let chardev = JSONVariant.string(Self.chardev(of: id))
     // Which of them is left is not known, and errors say no more than that.
     _ = await control.pipeline([
-      QMPCommand("object-del", arguments), QMPCommand("chardev-remove", arguments),
-      QMPCommand("closefd", .object(["fdname": .string(id)])),
+      dialect.remove(id), QMPCommand("chardev-remove", .object(["id": chardev])), QMPCommand("closefd", .object(["fdname": chardev])),
     ])
   }
 
-  /// Removes the rest of a monitor whose object somebody else has deleted: QEMU says nothing on it any more, not even its end,
-  /// before the chardev goes too.
-  func discardIfDeleted(_ id: String) async {
-    guard let found = try? await find(), !found.objects.contains(id), found.chardevs[id] != nil else { return }
-    await discard(id)
-  }
+  // MARK: what there is
 
-  /// Asks QEMU, once, for the type that the monitors are objects of.
-  private func requireSupport() async throws(MachineError) {
-    if isSupported == nil {
-      do {
-        let types = try await control.execute("qom-list-types", .object(["implements": .string("monitor-qmp")]))
-        isSupported = types.elements?.isEmpty == false
-      } catch {
-        throw .qmp(error)
+  /// Every monitor of the machine, in QEMU's order.
+  ///
+  /// - Throws: ``MachineError/notSupported(_:)`` for a QEMU that cannot tell: one that cannot add monitors.
+  public func list() async throws(MachineError) -> [MonitorDescription] {
+    let dialect = try await dialect()
+    do throws(QMPError) {
+      var monitors = try await dialect.list(control, existing: asked?.existing ?? [])
+      var chardevs: [String: ChardevDescription] = [:]
+      for chardev in try await listChardevs() { chardevs[chardev.id] = chardev }
+      for index in monitors.indices {
+        let chardev = monitors[index].chardev.flatMap { chardevs[$0] }
+        monitors[index].isConnected = chardev.map { !$0.isDisconnected }
+        let isControlSocket = controlSocket != nil && chardev?.listensAt == controlSocket
+        monitors[index].isControl = control.ids.contains(monitors[index].id) || isControlSocket
+        // What a daemon before us added was not there when QEMU began.
+        if monitors[index].chardev?.hasPrefix(Self.prefix) == true, !monitors[index].isControl { monitors[index].isDynamic = true }
       }
-    }
-    if isSupported == false {
-      throw .notSupported("this QEMU cannot add monitors while it runs (it has no monitor-qmp objects; QEMU 11.1 has)")
+      return monitors
+    } catch {
+      throw .qmp(error)
     }
   }
 
-  // MARK: what others left
-
-  /// What is in QEMU under our prefix.
-  private struct Found {
-    var objects: Set<String> = []
-    /// Chardevs, and whether they have lost their other end.
-    var chardevs: [String: Bool] = [:]
-    var ids: Set<String> { objects.union(chardevs.keys) }
-    /// Those that nobody is at the other end of.
-    var strays: Set<String> { Set(chardevs.filter(\.value).keys).union(objects.subtracting(chardevs.keys)) }
+  /// The monitor of that id, if it may be removed.
+  ///
+  /// - Throws: ``MachineError/monitor(_:)`` with the reason if not. The rules are the same for every QEMU.
+  public func removable(_ id: String) async throws(MachineError) -> MonitorDescription {
+    guard let monitor = try await list().first(where: { $0.id == id }) else { throw .monitor(.noSuchMonitor(id: id)) }
+    if monitor.isControl { throw .monitor(.isControlMonitor(id: id)) }
+    if monitor.mode == .hmp { throw .monitor(.notQMP(id: id)) }
+    if !monitor.isDynamic { throw .monitor(.notDynamic(id: id)) }
+    return monitor
   }
 
-  private func find() async throws(QMPError) -> Found {
-    let results = await control.pipeline([
-      QMPCommand("qom-list", .object(["path": .string("/objects")])), QMPCommand("query-chardev"),
-    ])
-    var found = Found()
-    for object in try results[0].get().elements ?? [] {
-      if let id = object["name"]?.string, id.hasPrefix(Self.prefix) { found.objects.insert(id) }
-    }
-    for chardev in try results[1].get().elements ?? [] {
-      guard let id = chardev["label"]?.string, id.hasPrefix(Self.prefix) else { continue }
-      // A chardev without a monitor does not notice that its other end has gone.
-      let isUnused = chardev["frontend-open"]?.boolean == false
-      found.chardevs[id] = isUnused || chardev["filename"]?.string?.hasPrefix("disconnected:") == true
-    }
-    return found
+  func listChardevs() async throws(QMPError) -> [ChardevDescription] {
+    try await control.execute("query-chardev").elements?.compactMap(ChardevDescription.init) ?? []
   }
+
+  /// The dialect, asked for once.
+  private func dialect() async throws(MachineError) -> MonitorDialect {
+    do {
+      if let dialect = try await knownDialect() { return dialect }
+    } catch {
+      throw .qmp(error)
+    }
+    throw .notSupported("this QEMU cannot add monitors while it runs (it has no monitor-qmp objects; QEMU 11.1 has)")
+  }
+
+  func knownDialect() async throws(QMPError) -> MonitorDialect? {
+    if let asked { return asked.dialect }
+    let answer = try await MonitorDialect.ask(control)
+    // Others may have asked meanwhile, and added monitors since.
+    if asked == nil { asked = answer }
+    return asked?.dialect
+  }
+
+  /// The ids of the monitors that were there when this daemon came, if QEMU does not say so itself.
+  var existing: Set<String> { asked?.existing ?? [] }
 
   /// Starts counting behind what other daemons, dead or alive, have made in this QEMU.
   func continueNumbering() async throws(QMPError) {
-    for id in try await find().ids {
+    for id in try await findOurs().ids {
       // Longer ones are not from counting.
       let suffix = id.dropFirst(Self.prefix.count)
       if suffix.count <= 6, let number = Int(suffix, radix: 36) { counter = max(counter, number) }
     }
   }
-
-  /// How long strays are watched before they are touched.
-  private static let strayPatience = Duration.seconds(1)
-
-  /// Removes what daemons that are dead left in QEMU: monitors whose other end is gone, and chardevs that never got one.
-  ///
-  /// What another daemon has in use is connected, and stays. So does what was only just left: a command may be under way on
-  /// it. QEMU executes in-band commands one at a time, so once one of ours has been answered after the monitor was seen
-  /// without its other end, which drops what waits on it, nothing of it is under way.
-  func removeStrays() async throws(QMPError) {
-    let before = try await find().strays
-    guard !before.isEmpty else { return }
-    let patience = Promise<Void>()
-    let timer = try? EventSource.timer(after: Self.strayPatience) { patience.fulfil() }
-    if timer != nil { await patience.value }
-    let strays = try await find().strays.intersection(before)
-    for id in strays.sorted() {
-      let arguments = JSONVariant.object(["id": .string(id)])
-      for command in ["query-status", "object-del", "chardev-remove"] {
-        do {
-          try await control.execute(command, command == "query-status" ? nil : arguments)
-        } catch .execute(_, _, let desc) {
-          // One that was only half made has not both.
-          if !desc.contains("not found") { logger.warning("could not remove the stray monitor \(id): \(desc)") }
-        }
-      }
-    }
-    logger.notice("removed \(strays.count) monitors that a daemon before left behind")
-  }
 }
 
 /// A monitor that was added, and our end of its socket.
-public struct AddedMonitor: ~Copyable {
+public struct HotpluggedMonitor: ~Copyable {
   public let id: String
   public let socket: OwnedDescriptor
 

@@ -93,6 +93,9 @@ public final class QMPClient {
     }
   }
 
+  /// The path that the server is bound to, in its own spelling; nil if it has none.
+  public var serverPath: FilePath? { socket.peerPath }
+
   /// Negotiates, without waiting for the greeting first: a server reads what came early once it is ready.
   ///
   /// - Parameter limit: how long to wait for the greeting; nil waits until the connection ends.

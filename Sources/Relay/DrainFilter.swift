@@ -2,31 +2,34 @@
 ///
 /// A drain writes byte 0xFF, which resets QEMU's JSON lexer whatever state the client left it in, and then commands with a
 /// nonce in their ids: one for each descriptor to be closed, and a last one. QEMU answers in order, behind everything that
-/// the client is still owed: one error line without an id for the 0xFF, then the lines with the nonce. So an error line is
-/// held back until the next reply shows whose it was.
+/// the client is still owed: one error without an id for the 0xFF, then the replies with the nonce. So an error is held back
+/// until the next reply shows whose it was.
 ///
-/// A value without I/O. Lines longer than ``longestHeld`` are passed on without being held: neither line of a drain is as
-/// long, unless the client left an unterminated string of that length, whose error report it then gets to see.
+/// A value without I/O. Messages longer than ``longestHeld`` are passed on without being held: none of a drain is as long,
+/// unless the client left an unterminated string of that length, whose error report it then gets to see.
 struct DrainFilter {
-  /// The longest line, in bytes, that is looked at as a whole.
+  /// The longest message, in bytes, that is looked at as a whole.
   static let longestHeld = 65536
 
   private let nonce: [UInt8]
   /// What stands behind the nonce in the ids of all commands but the last.
   private static let notLast = UInt8(ascii: "+")
-  private var line: [UInt8] = []
+  /// Where messages end.
+  private var scanner: ReplyScanner
+  private var message: [UInt8] = []
   private var heldError: [UInt8] = []
-  /// In the middle of a line that is passed on as it comes.
+  /// In the middle of a message that is passed on as it comes.
   private var passing: Bool
   /// The nonce has come; nothing is passed on any more.
   private(set) var isDone = false
 
   /// - Parameters:
   ///   - nonce: what the id of the drain's command contains; no reply of the client's may.
-  ///   - midLine: whether the last byte that came before the drain was in the middle of a line.
-  init(nonce: String, midLine: Bool) {
+  ///   - scanner: has seen all that came before the drain.
+  init(nonce: String, after scanner: ReplyScanner) {
     self.nonce = Array(nonce.utf8)
-    passing = midLine
+    self.scanner = scanner
+    passing = scanner.isMidMessage
   }
 
   /// The bytes that begin a drain.
@@ -47,18 +50,18 @@ struct DrainFilter {
     var rest = bytes[...]
     while !isDone, !rest.isEmpty {
       let end = rest.firstIndex(of: UInt8(ascii: "\n")).map { $0 + 1 } ?? rest.endIndex
-      let piece = rest[..<end]
-      let isWhole = piece.last == UInt8(ascii: "\n")
+      let line = rest[..<end]
       rest = rest[end...]
+      _ = scanner.count(in: UnsafeRawBufferPointer(rebasing: line))
       if passing {
-        output.append(contentsOf: piece)
-        passing = !isWhole
+        output.append(contentsOf: line)
+        passing = scanner.isMidMessage
         continue
       }
-      line.append(contentsOf: piece)
-      if isWhole {
-        finishLine(&output)
-      } else if line.count > Self.longestHeld {
+      message.append(contentsOf: line)
+      if !scanner.isMidMessage {
+        finishMessage(&output)
+      } else if message.count > Self.longestHeld {
         release(&output)
         passing = true
       }
@@ -66,19 +69,20 @@ struct DrainFilter {
     return output
   }
 
-  private mutating func finishLine(_ output: inout [UInt8]) {
-    if line.starts(with: #"{"timestamp""#.utf8) {
+  private mutating func finishMessage(_ output: inout [UInt8]) {
+    let firstName = message.dropFirst().drop { [UInt8(ascii: " "), UInt8(ascii: "\r"), UInt8(ascii: "\n")].contains($0) }
+    if firstName.starts(with: #""timestamp""#.utf8) {
       // An event, which may come between the two. It does not say whose the held error is.
-      output += line
-      line.removeAll(keepingCapacity: true)
-    } else if let end = line.end(of: nonce) {
-      isDone = line[end] != Self.notLast
-      line.removeAll(keepingCapacity: true)
+      output += message
+      message.removeAll(keepingCapacity: true)
+    } else if let end = message.end(of: nonce) {
+      isDone = message[end] != Self.notLast
+      message.removeAll(keepingCapacity: true)
       heldError = []
-    } else if line.starts(with: #"{"error""#.utf8) {
+    } else if firstName.starts(with: #""error""#.utf8) {
       output += heldError
-      swap(&heldError, &line)
-      line.removeAll(keepingCapacity: true)
+      swap(&heldError, &message)
+      message.removeAll(keepingCapacity: true)
     } else {
       release(&output)
     }
@@ -86,9 +90,9 @@ struct DrainFilter {
 
   private mutating func release(_ output: inout [UInt8]) {
     output += heldError
-    output += line
+    output += message
     heldError.removeAll(keepingCapacity: true)
-    line.removeAll(keepingCapacity: true)
+    message.removeAll(keepingCapacity: true)
   }
 }
 

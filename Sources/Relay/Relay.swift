@@ -108,7 +108,7 @@ public final class Relay {
   /// The client will send no more, or is not listened to any more.
   private var inputHasEnded = false
   /// The client takes no more: replies are read and dropped.
-  private var clientIsGone = false
+  public private(set) var clientIsGone = false
   private var drain: DrainFilter?
 
   /// The one buffer that every session reads into; what cannot be written at once moves to a backlog.
@@ -163,6 +163,9 @@ public final class Relay {
 
   /// How many commands have no reply yet; nil when that is not known, because the client sent what is not plain JSON.
   public var commandsInFlight: Int? { commands.isRaw ? nil : max(0, statistics.commands - statistics.replies) }
+
+  /// Whether the client has negotiated capabilities.
+  public var isNegotiated: Bool { replies.isNegotiated }
 
   /// Ends the session from our side: what the client has sent is still executed and answered, nothing more is read. A client
   /// that sends no more anyway is not waited for any longer.
@@ -351,7 +354,7 @@ public final class Relay {
   private func beginDrain() {
     guard drained.result == nil else { return }
     let nonce = Self.makeNonce()
-    drain = DrainFilter(nonce: nonce, midLine: replies.isMidLine)
+    drain = DrainFilter(nonce: nonce, after: replies)
     let request = DrainFilter.request(nonce: nonce, closing: descriptorNames)
     upstreamMoved(request.withUnsafeBytes { upstream.write($0, to: monitor) })
   }

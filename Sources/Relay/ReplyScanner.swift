@@ -1,32 +1,56 @@
-/// Counts the replies in what a monitor sends, by the beginnings of its lines: everything is a reply but events, which begin
+/// Follows what a monitor sends from message to message, and counts the replies: everything is one but events, which begin
 /// with their timestamp, and the greeting.
 ///
-/// A value without I/O. QEMU writes one message a line, unless the monitor is a pretty-printing one, which ours are not.
+/// A value without I/O. QEMU writes one message a line; on a monitor that is pretty, one from a line `{` to a line `}`.
 struct ReplyScanner {
-  /// How far the line under way has got, no further than the byte that tells.
-  private var column = 0
+  /// What the next byte belongs to.
+  private enum Place {
+    /// A new message.
+    case start
+    /// Behind the brace that opens one.
+    case brace
+    /// Behind the quote before its first name.
+    case name
+    /// The last line of a message.
+    case lastLine
+    /// In a pretty message: the blanks before its first name; behind that quote; within a line; at the beginning of one.
+    case prettyBlanks, prettyName, prettyLine, prettyLineStart
+  }
+  private var place = Place.start
 
-  /// Whether the last byte was in the middle of a line.
-  var isMidLine: Bool { column > 0 }
+  /// A command has succeeded, which none does before the capabilities are negotiated.
+  private(set) var isNegotiated = false
+
+  /// Whether the last byte was in the middle of a message.
+  var isMidMessage: Bool { place != .start }
 
   /// How many replies begin in `bytes`.
   mutating func count(in bytes: UnsafeRawBufferPointer) -> Int {
     var count = 0
     var index = 0
     while index < bytes.count {
-      let byte = bytes[index]
-      if column == 2 {
-        // {"return"…, {"id"…, {"error"… against {"timestamp"… and {"QMP"…
-        if byte != UInt8(ascii: "t"), byte != UInt8(ascii: "Q") { count += 1 }
-        column = 3
-      }
-      if column > 2 {
+      if place == .lastLine || place == .prettyLine {
+        // Most of the bytes, and none of them matters but the end of the line.
         guard let end = bytes[index...].firstIndex(of: UInt8(ascii: "\n")) else { return count }
-        column = 0
+        place = place == .lastLine ? .start : .prettyLineStart
         index = end + 1
-      } else {
-        column = byte == UInt8(ascii: "\n") ? 0 : column + 1
-        index += 1
+        continue
+      }
+      let byte = bytes[index]
+      index += 1
+      switch place {
+      case .start: place = byte == UInt8(ascii: "{") ? .brace : byte == UInt8(ascii: "\n") ? .start : .lastLine
+      case .brace:
+        let isBlank = byte == UInt8(ascii: "\r") || byte == UInt8(ascii: "\n")
+        place = byte == UInt8(ascii: "\"") ? .name : isBlank ? .prettyBlanks : .lastLine
+      case .name, .prettyName:
+        // "return"…, "id"…, "error"… against "timestamp"… and "QMP"…
+        if byte != UInt8(ascii: "t"), byte != UInt8(ascii: "Q") { count += 1 }
+        if byte == UInt8(ascii: "r") { isNegotiated = true }
+        place = place == .name ? .lastLine : .prettyLine
+      case .prettyBlanks: if byte == UInt8(ascii: "\"") { place = .prettyName }
+      case .prettyLineStart: place = byte == UInt8(ascii: "}") ? .lastLine : byte == UInt8(ascii: "\n") ? .prettyLineStart : .prettyLine
+      case .lastLine, .prettyLine: break
       }
     }
     return count

@@ -28,6 +28,28 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
     return OwnedDescriptor(owning: copy)
   }
 
+  /// Whether this is a stream socket that is connected, or one that listens; nil for everything else.
+  public var streamSocket: StreamSocket? {
+    func option(_ name: CInt) -> CInt? {
+      var value: CInt = 0
+      var length = socklen_t(MemoryLayout<CInt>.size)
+      return getsockopt(raw, SOL_SOCKET, name, &value, &length) == 0 ? value : nil
+    }
+    guard option(SO_TYPE) == CInt(SOCK_STREAM.rawValue) else { return nil }
+    if option(SO_ACCEPTCONN) == 1 { return .listening }
+    var address = sockaddr_storage()
+    var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+    let result = withUnsafeMutablePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getpeername(raw, $0, &length) }
+    }
+    return result == 0 ? .connected : nil
+  }
+
+  /// What a stream socket is for.
+  public enum StreamSocket: Sendable {
+    case connected, listening
+  }
+
   /// Whether this is a socket, of any kind.
   public var isSocket: Bool {
     var status = stat()
@@ -65,19 +87,45 @@ extension OwnedDescriptor {
   ///
   /// - Throws: `EAGAIN` when the server's queue of connections is full: nothing waits here.
   public static func connected(to path: FilePath) throws(SystemdError) -> OwnedDescriptor {
-    var address = sockaddr_un()
-    address.sun_family = sa_family_t(AF_UNIX)
-    let capacity = MemoryLayout.size(ofValue: address.sun_path)
-    let bytes = Array(path.string.utf8)
-    guard bytes.count < capacity else { throw SystemdError("connect", .fileNameTooLong) }
-    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: bytes) }
     let raw = socket(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
     guard raw >= 0 else { throw .last("socket") }
     let connection = OwnedDescriptor(owning: raw)
-    let result = withUnsafePointer(to: &address) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(raw, $0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
-    }
-    guard result == 0 else { throw .last("connect") }
+    try connection.connect(to: path)
     return connection
+  }
+
+  /// Connects a UNIX socket.
+  func connect(to path: FilePath) throws(SystemdError) {
+    guard try Self.withAddress(path, "connect", { Glibc.connect(raw, $0, $1) }) == 0 else { throw .last("connect") }
+  }
+
+  /// Gives a UNIX socket its path.
+  func bind(to path: FilePath) throws(SystemdError) {
+    guard try Self.withAddress(path, "bind", { Glibc.bind(raw, $0, $1) }) == 0 else { throw .last("bind") }
+  }
+
+  private static func withAddress(
+    _ path: FilePath, _ call: String, _ body: (UnsafePointer<sockaddr>, socklen_t) -> CInt
+  ) throws(SystemdError) -> CInt {
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    let bytes = Array(path.string.utf8)
+    guard bytes.count < MemoryLayout.size(ofValue: address.sun_path) else { throw SystemdError(call, .fileNameTooLong) }
+    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: bytes) }
+    return withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { body($0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
+    }
+  }
+
+  /// The path that the other end of a connected UNIX socket is bound to, if it is.
+  public var peerPath: FilePath? {
+    var address = sockaddr_un()
+    var length = socklen_t(MemoryLayout<sockaddr_un>.size)
+    let result = withUnsafeMutablePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getpeername(raw, $0, &length) }
+    }
+    guard result == 0, address.sun_family == sa_family_t(AF_UNIX) else { return nil }
+    let bytes = withUnsafeBytes(of: address.sun_path) { path in path.prefix { $0 != 0 } }
+    return bytes.isEmpty ? nil : FilePath(String(decoding: bytes, as: UTF8.self))
   }
 }

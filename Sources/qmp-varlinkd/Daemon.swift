@@ -28,6 +28,7 @@ final class Daemon {
   private let machineName: MachineName
   private let stopLimits: Machine.StopLimits?
   private let sessionLimits: Sessions.Limits
+  private let maxMonitors: Int
   private let logger: Logger
   private let stopRequested = Promise<Void>()
   private let hurry = Promise<Void>()
@@ -36,6 +37,7 @@ final class Daemon {
   private init(_ options: ServiceOptions, _ stopLimits: Machine.StopLimits?, _ logger: Logger) {
     machineName = options.machine
     sessionLimits = Sessions.Limits(total: options.maxSessions, perUser: options.maxSessionsPerUser, unread: options.unreadLimit << 20)
+    maxMonitors = options.maxMonitors
     self.stopLimits = stopLimits
     self.logger = logger
   }
@@ -116,6 +118,8 @@ final class Daemon {
     try MachineInstanceService.add(to: server, machine: machine)
     try QemuMachineInstanceService.add(to: server, sessions: sessions)
     try SessionsService.add(to: server, sessions: sessions)
+    let monitors = AddedMonitors(machine: machine, sessions: sessions, limit: maxMonitors, logger: logger)
+    try MonitorsService.add(to: server, monitors: monitors)
     try server.listen(on: socket, mode: 0o600)
     let status = "machine \(machineName), QEMU \(machine.greeting.version)"
     logger.info("serving \(status) at \(socket)")
@@ -133,6 +137,7 @@ final class Daemon {
         await machine.stop(stopLimits, hurry: hurry)
       } else {
         server.stopListening()
+        await monitors.stop(within: Self.detachLimit)
         await sessions.stop(within: Self.detachLimit)
         await machine.detach()
       }
@@ -158,7 +163,7 @@ final class Daemon {
     var limits = VarlinkServer.Limits()
     var descriptors = rlimit()
     guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &descriptors) == 0 else { return limits }
-    let left = Int(clamping: descriptors.rlim_cur) - 3 * sessionLimits.total - 64
+    let left = Int(clamping: descriptors.rlim_cur) - 3 * sessionLimits.total - 4 * maxMonitors - 64
     limits.connections = UInt32(max(16, min(Int(limits.connections), left)))
     limits.connectionsPerUser = min(limits.connectionsPerUser, limits.connections)
     return limits

@@ -24,6 +24,9 @@ struct ServiceOptions: ParsableArguments {
   @Option(name: .long, help: ArgumentHelp("How many of them one user may have.", valueName: "number"))
   var maxSessionsPerUser = 128
 
+  @Option(name: .long, help: ArgumentHelp("How many monitors may be added by io.qmpvarlink.Monitors.Add.", valueName: "number"))
+  var maxMonitors = 64
+
   @Option(
     name: .long,
     help: ArgumentHelp("How many MiB of replies and events a session's client may leave unread before it is ended.", valueName: "MiB"))
@@ -40,6 +43,7 @@ struct ServiceOptions: ParsableArguments {
 
   func validate() throws {
     guard maxSessions >= 0, maxSessionsPerUser >= 0 else { throw ValidationError("A number of sessions must not be negative.") }
+    guard maxMonitors >= 0 else { throw ValidationError("--max-monitors must not be negative.") }
     guard (1...86400).contains(responseLimit) else { throw ValidationError("--response-limit must be 1 to 86400 seconds.") }
     guard (1...65536).contains(unreadLimit) else { throw ValidationError("--unread-limit must be 1 to 65536 MiB.") }
   }

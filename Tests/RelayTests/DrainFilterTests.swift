@@ -6,13 +6,14 @@ import Testing
 @Suite struct DrainFilterTests {
   struct Case: CustomTestStringConvertible {
     let testDescription: String
-    var midLine = false
+    /// What came before the drain.
+    let before: String
     let input: String
     let output: String
 
-    init(_ what: String, midLine: Bool = false, _ input: String, gives output: String) {
+    init(_ what: String, after before: String = "", _ input: String, gives output: String) {
       testDescription = what
-      self.midLine = midLine
+      self.before = before
       self.input = input
       self.output = output
     }
@@ -29,6 +30,13 @@ import Testing
     #"{"QMP": {"version": {"qemu": {"micro": 2, "minor": 1, "major": 11}}, "capabilities": ["oob"]}}"# + "\r\n"
   static let large = #"{"return": ""# + String(repeating: "y", count: DrainFilter.longestHeld + 5000) + "\"}\r\n"
 
+  /// The same message as a pretty monitor prints it.
+  static func pretty(_ lines: String...) -> String { lines.joined(separator: "\r\n") + "\r\n" }
+  static let prettyReply = pretty("{", #"    "return": {"#, #"        "error": {"#, "        }", "    }", "}")
+  static let prettyFailure = pretty("{", #"    "error": {"#, #"        "class": "GenericError","#, #"        "desc": "{""#, "    }", "}")
+  static let prettyEvent = pretty("{", #"    "timestamp": {"#, #"        "seconds": 1"#, "    },", #"    "event": "STOP""#, "}")
+  static let prettyEnd = prettyFailure + pretty("{", #"    "id": "f00dfeedf00dfeed","#, #"    "error": {"#, "    }", "}")
+
   static let cases = [
     Case("a clean end leaves nothing", end, gives: ""),
     Case("a greeting comes first", greeting + end, gives: greeting),
@@ -42,22 +50,31 @@ import Testing
     Case("an error reply with an id is a reply", failureWithID + end, gives: failureWithID),
     Case("an error, then one with an id", failure + failureWithID + end, gives: failure + failureWithID),
     Case("nothing behind the nonce passes", end + event + reply, gives: ""),
-    Case("the rest of a line that was under way", midLine: true, #" {}}"# + "\r\n" + end, gives: #" {}}"# + "\r\n"),
+    Case("the rest of a line that was under way", after: #"{"return":"#, #" {}}"# + "\r\n" + end, gives: #" {}}"# + "\r\n"),
     Case(
-      "the rest of a line, that looks like an error", midLine: true, #"{"error": 1}}"# + "\r\n" + reply + end,
+      "the rest of a line, that looks like an error", after: #"{"return":"#, #"{"error": 1}}"# + "\r\n" + reply + end,
       gives: #"{"error": 1}}"# + "\r\n" + reply),
-    Case("a rest that names the nonce ends nothing", midLine: true, nonce + "\r\n" + reply + end, gives: nonce + "\r\n" + reply),
+    Case("a rest that names the nonce ends nothing", after: #"{"return":"#, nonce + "\r\n" + reply + end, gives: nonce + "\r\n" + reply),
     Case("a large reply", large + end, gives: large),
     Case("an error, then a large reply", failure + large + end, gives: failure + large),
     Case("two large replies", large + reply + large + end, gives: large + reply + large),
+    Case("pretty: a clean end leaves nothing", prettyEnd, gives: ""),
+    Case("pretty: replies are kept", prettyReply + prettyReply + prettyEnd, gives: prettyReply + prettyReply),
+    Case("pretty: the client's own error is kept", prettyFailure + prettyEnd, gives: prettyFailure),
+    Case("pretty: an event is kept", prettyReply + prettyEvent + prettyEnd, gives: prettyReply + prettyEvent),
+    Case(
+      "pretty: the rest of a message that was under way", after: pretty("{", #"    "return": {"#), pretty("    }", "}") + prettyEnd,
+      gives: pretty("    }", "}")),
     Case("an unfinished line is not given away", reply + #"{"error": "#, gives: reply),
   ]
 
   @Test("what the client is owed passes, whatever the chunks", arguments: cases)
   func passes(_ test: Case) {
-    let isOver = test.input.contains(Self.nonce + #"", "error""#)
+    let isOver = test.input.contains(Self.nonce + #"", "error""#) || test.input.contains(Self.nonce + "\",\r\n")
     for chunks in chunkings(Array(test.input.utf8)) {
-      var filter = DrainFilter(nonce: Self.nonce, midLine: test.midLine)
+      var scanner = ReplyScanner()
+      _ = Array(test.before.utf8).withUnsafeBytes { scanner.count(in: $0) }
+      var filter = DrainFilter(nonce: Self.nonce, after: scanner)
       var output: [UInt8] = []
       for chunk in chunks { output += chunk.withUnsafeBytes { filter.filter($0) } }
       guard output == Array(test.output.utf8), filter.isDone == isOver else {
@@ -69,7 +86,7 @@ import Testing
 
   @Test("a line that is longer than what is held passes before it ends")
   func longLine() {
-    var filter = DrainFilter(nonce: Self.nonce, midLine: false)
+    var filter = DrainFilter(nonce: Self.nonce, after: ReplyScanner())
     let line = [UInt8](repeating: UInt8(ascii: "z"), count: DrainFilter.longestHeld)
     #expect(line.withUnsafeBytes { filter.filter($0) } == [])
     #expect([UInt8(ascii: "!")].withUnsafeBytes { filter.filter($0) } == line + [UInt8(ascii: "!")])

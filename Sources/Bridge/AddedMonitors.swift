@@ -1,0 +1,206 @@
+public import Logging
+public import Machine
+import QMP
+import Relay
+import SystemPackage
+public import SystemdEvent
+import SystemdJSON
+import Varlink
+
+/// The monitors that callers have added, each with clients of its own.
+///
+/// QEMU never sees the clients. What a caller calls a socket that QEMU listens on is one of ours, and each client of it a
+/// session: hotplugged, relayed, drained and removed like those that come by an upgrade. A client that hangs up in the middle
+/// of a command could end QEMU otherwise.
+@EventLoopActor
+public final class AddedMonitors {
+  /// What happened to a monitor; `io.qmpvarlink.Monitors.Change`.
+  enum Change: String {
+    case current, added, changed, removed
+  }
+
+  private let machine: Machine
+  private let sessions: Sessions
+  private let limit: Int
+  private let logger: Logger
+  /// In the order in which they were added.
+  private var all: [AddedMonitor] = []
+  /// The ids of those that are being added.
+  private var adding: Set<String> = []
+  private var watchers: [Int: (Change, JSONVariant) -> Void] = [:]
+  private var nextWatcher = 0
+
+  /// - Parameter limit: how many there may be. Those that wait for clients cost QEMU time for every command, too.
+  public init(machine: Machine, sessions: Sessions, limit: Int, logger: Logger) {
+    self.machine = machine
+    self.sessions = sessions
+    self.limit = limit
+    self.logger = logger
+    machine.disconnected.whenFulfilled { [weak self] _ in self?.letGo() }
+    _ = sessions.watch { [weak self] change, session in self?.sessionChanged(change, session) }
+  }
+
+  // MARK: adding
+
+  /// Adds a monitor; see the interface's `Add`. Its id has been checked for what QEMU takes.
+  func add(_ id: String, _ clients: AddedMonitor.Clients, isPretty: Bool) async throws {
+    // From here on the monitor owns what its clients come by, and lets go of it if it comes to nothing.
+    let monitor = AddedMonitor(id, isPretty: isPretty, clients: clients)
+    do {
+      if all.contains(where: { $0.id == id }) || adding.contains(id) { throw MachineError.monitor(.exists(id: id)) }
+      guard all.count + adding.count < limit else {
+        throw VarlinkError("io.qmpvarlink.Monitors.TooManyMonitors", .object(["limit": .integer(limit)]))
+      }
+      adding.insert(id)
+      defer { adding.remove(id) }
+      try await hotplug(monitor)
+    } catch {
+      monitor.beginRemoval(because: "it could not be added")
+      throw error
+    }
+    all.append(monitor)
+    logger.info("monitor added", metadata: ["monitor": "\(id)"])
+    publish(.added, monitor.description)
+    if monitor.foreignChardev == nil { startTask { await self.serve(monitor) } }
+  }
+
+  private func hotplug(_ monitor: AddedMonitor) async throws(MachineError) {
+    if let chardev = monitor.foreignChardev {
+      try await machine.monitors.add(monitor.id, onto: chardev, pretty: monitor.isPretty)
+    } else {
+      monitor.socket = try await machine.monitors.add(monitor.id, pretty: monitor.isPretty).takeSocket()
+    }
+  }
+
+  /// Serves a monitor's clients, one after the other, until it is to be removed, and removes it.
+  private func serve(_ monitor: AddedMonitor) async {
+    do {
+      while let client = await monitor.nextClient(), let socket = monitor.socket.take() {
+        let session = try await sessions.open(monitor.id, client: client, monitor: socket)
+        // A monitor that QEMU closed was removed by somebody else.
+        guard await monitor.serve(session) == .drained, monitor.takesFurtherClients else { break }
+        try await hotplug(monitor)
+        publish(.changed, monitor.description)
+      }
+    } catch {
+      logger.error("the monitor can have no further clients: \(error)", metadata: ["monitor": "\(monitor.id)"])
+    }
+    monitor.beginRemoval(because: "the monitor is removed")
+    // One that waits for a client is at rest: nothing has ever been written to it.
+    if monitor.socket != nil { await sessions.removeMonitor(monitor.id, logger) }
+    monitor.socket = nil
+    forget(monitor)
+  }
+
+  private func forget(_ monitor: AddedMonitor) {
+    all.removeAll { $0 === monitor }
+    logger.info("monitor removed", metadata: ["monitor": "\(monitor.id)"])
+    publish(.removed, monitor.description)
+    monitor.endRemoval()
+  }
+
+  // MARK: removing
+
+  /// Removes a monitor, whoever added it, and returns when it is gone; see the interface's `Remove`.
+  func remove(_ id: String) async throws(MachineError) {
+    let reason = "the monitor is removed"
+    if let monitor = all.first(where: { $0.id == id }) {
+      if !monitor.isRemoving {
+        monitor.beginRemoval(because: reason)
+        publish(.changed, monitor.description)
+        if monitor.foreignChardev != nil { startTask { await self.removeFromChardev(monitor) } }
+      }
+      return try await monitor.removal.value.get()
+    }
+    if let session = sessions.session(id) {
+      session.relay.stop(because: reason)
+      _ = await session.ended.value
+      return
+    }
+    let monitor = try await machine.monitors.removable(id)
+    try await machine.monitors.remove(id, keepsChardev: monitor.chardev != Monitors.chardev(of: id))
+  }
+
+  private func removeFromChardev(_ monitor: AddedMonitor) async {
+    do {
+      try await machine.monitors.remove(monitor.id, keepsChardev: true)
+      forget(monitor)
+    } catch .qmp(.execute(_, _, let desc)) where desc.contains("not found") {
+      // Somebody else has removed it.
+      forget(monitor)
+    } catch {
+      monitor.giveUpRemoval(error)
+      publish(.changed, monitor.description)
+    }
+  }
+
+  /// Removes all, or, where QEMU cannot be asked any more, lets go of what they have here; at most for `limit`.
+  public func stop(within limit: Duration) async {
+    let isOver = Promise<Void>()
+    startTask {
+      for monitor in self.all { startTask { try? await self.remove(monitor.id) } }
+      for monitor in self.all { _ = await monitor.removal.value }
+      isOver.fulfil()
+    }
+    _ = await isOver.value(within: limit)
+  }
+
+  private func letGo() {
+    for monitor in all { monitor.beginRemoval(because: "the machine is gone") }
+    all.filter { $0.foreignChardev != nil }.forEach(forget)
+  }
+
+  // MARK: what there is
+
+  /// All monitors of the machine, as `io.qmpvarlink.Monitors.Monitor`s.
+  func list() async throws(MachineError) -> JSONVariant {
+    let found = try await machine.monitors.list()
+    // QEMU does not have those that are between two clients.
+    let between = all.filter { monitor in !found.contains { $0.id == monitor.id } }
+    return .array(found.map(description(of:)) + between.map(\.description))
+  }
+
+  private func description(of monitor: MonitorDescription) -> JSONVariant {
+    if let added = all.first(where: { $0.id == monitor.id }) { return added.description }
+    if let session = sessions.session(monitor.id) { return description(of: session) }
+    return .object([
+      "id": .string(monitor.id), "mode": .string(monitor.mode.rawValue), "chardev": monitor.chardev.map { .string($0) },
+      "dynamic": .boolean(monitor.isDynamic), "control": .boolean(monitor.isControl),
+      "connected": monitor.isConnected.map { .boolean($0) }, "negotiated": monitor.isControl ? .boolean(true) : nil,
+      "pretty": monitor.isPretty.map { .boolean($0) },
+    ])
+  }
+
+  private func description(of session: Session) -> JSONVariant {
+    .object([
+      "id": .string(session.id), "mode": .string(MonitorDescription.Mode.qmp.rawValue),
+      "chardev": .string(Monitors.chardev(of: session.id)), "dynamic": .boolean(true), "control": .boolean(false),
+      "state": .string(session.relay.state.rawValue), "connected": .boolean(!session.relay.clientIsGone),
+      "negotiated": .boolean(session.relay.isNegotiated), "pretty": .boolean(false),
+    ])
+  }
+
+  // MARK: watching
+
+  /// Calls `handler` with each change from now on, until ``unwatch(_:)``.
+  func watch(_ handler: @escaping (Change, JSONVariant) -> Void) -> Int {
+    nextWatcher += 1
+    watchers[nextWatcher] = handler
+    return nextWatcher
+  }
+
+  func unwatch(_ watcher: Int) { watchers[watcher] = nil }
+
+  private func publish(_ change: Change, _ monitor: JSONVariant) {
+    for watcher in watchers.keys.sorted() { watchers[watcher]?(change, monitor) }
+  }
+
+  private func sessionChanged(_ change: Sessions.Change, _ session: Session) {
+    if let monitor = all.first(where: { $0.id == session.id }) {
+      // What follows its end is published when it is known.
+      if change != .closed { publish(.changed, monitor.description) }
+    } else if session.isUpgraded {
+      publish(change == .opened ? .added : change == .closed ? .removed : .changed, description(of: session))
+    }
+  }
+}

@@ -1,0 +1,102 @@
+import QMP
+import SystemdEvent
+import SystemdJSON
+
+/// How a QEMU spells that monitors are added and removed while it runs.
+///
+/// Which it is is found out by asking, never by QEMU's version: distributions carry patches.
+@EventLoopActor
+enum MonitorDialect: Sendable {
+  /// A monitor is an object of type `monitor-qmp` (QEMU 11.1).
+  case object
+  /// There are commands of their own: `monitor-add`, `monitor-remove`, `query-monitors`.
+  case command
+
+  /// Asks QEMU, in one write if it has the objects.
+  ///
+  /// - Returns: the dialect, nil for a QEMU that has neither; and the ids of what there is, for a QEMU that does not remember
+  ///   which of its monitors were made while it ran.
+  static func ask(_ control: ControlMonitor) async throws(QMPError) -> (dialect: MonitorDialect?, existing: Set<String>) {
+    let results = await control.pipeline([
+      QMPCommand("qom-list-types", .object(["implements": .string("monitor-qmp")])),
+      QMPCommand("qom-list", .object(["path": .string("/objects")])),
+    ])
+    if try results[0].get().elements?.isEmpty == false {
+      return (.object, Set(try results[1].get().elements?.compactMap { $0["name"]?.string } ?? []))
+    }
+    let commands = try await control.execute("query-commands").elements ?? []
+    return (commands.contains { $0["name"]?.string == "monitor-add" } ? .command : nil, [])
+  }
+
+  /// Puts a monitor on a chardev that nothing else uses.
+  func add(_ id: String, chardev: String, pretty: Bool) -> QMPCommand {
+    var arguments: [(String, JSONVariant)] = [("id", .string(id)), ("chardev", .string(chardev))]
+    if pretty { arguments.append(("pretty", .boolean(true))) }
+    return switch self {
+    case .object: QMPCommand("object-add", .object([("qom-type", .string("monitor-qmp"))] + arguments))
+    case .command: QMPCommand("monitor-add", .object(arguments))
+    }
+  }
+
+  /// Removes a monitor. Its chardev stays, and so does the connection of whoever is at the other end.
+  func remove(_ id: String) -> QMPCommand {
+    QMPCommand(self == .object ? "object-del" : "monitor-remove", .object(["id": .string(id)]))
+  }
+
+  /// Every monitor of this QEMU, in QEMU's order, as far as it tells.
+  ///
+  /// - Parameter existing: the ids of those that count as from the command line, if QEMU does not say.
+  func list(_ control: ControlMonitor, existing: Set<String>) async throws(QMPError) -> [MonitorDescription] {
+    switch self {
+    case .command:
+      try await control.execute("query-monitors").elements?.compactMap(Self.description(ofQuery:)) ?? []
+    case .object:
+      try await listObjects(control, existing)
+    }
+  }
+
+  private static func description(ofQuery monitor: JSONVariant) -> MonitorDescription? {
+    guard let id = monitor["id"]?.string, let mode = monitor["mode"]?.string else { return nil }
+    return MonitorDescription(
+      // "control" and "readline" are what the command line calls them.
+      id: id, mode: ["control", "qmp"].contains(mode) ? .qmp : .hmp, chardev: monitor["chardev"]?.string,
+      isPretty: monitor["pretty"]?.boolean, isDynamic: monitor["dynamic"]?.boolean ?? false)
+  }
+
+  /// How often to begin anew when monitors go between the two commands that a list of objects takes.
+  private static let mostAttempts = 10
+
+  private func listObjects(_ control: ControlMonitor, _ existing: Set<String>) async throws(QMPError) -> [MonitorDescription] {
+    var attempt = 1
+    while true {
+      let objects = try await control.execute("qom-list", .object(["path": .string("/objects")])).elements ?? []
+      let monitors: [(id: String, mode: MonitorDescription.Mode)] = objects.compactMap { object in
+        guard let id = object["name"]?.string else { return nil }
+        switch object["type"]?.string {
+        case "child<monitor-qmp>": return (id, .qmp)
+        case "child<monitor-hmp>": return (id, .hmp)
+        default: return nil
+        }
+      }
+      if monitors.isEmpty { return [] }
+      let paths = JSONVariant.array(monitors.map { .string("/objects/\($0.id)") })
+      do throws(QMPError) {
+        let found = try await control.execute("qom-list-get", .object(["paths": paths])).elements ?? []
+        return zip(monitors, found).map { monitor, found in
+          var description = MonitorDescription(id: monitor.id, mode: monitor.mode, isDynamic: !existing.contains(monitor.id))
+          for property in found["properties"]?.elements ?? [] {
+            switch property["name"]?.string {
+            case "chardev": description.chardev = property["value"]?.string
+            case "pretty": description.isPretty = property["value"]?.boolean
+            default: break
+            }
+          }
+          return description
+        }
+      } catch {
+        guard case .execute = error, attempt < Self.mostAttempts else { throw error }
+        attempt += 1
+      }
+    }
+  }
+}
