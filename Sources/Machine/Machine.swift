@@ -19,6 +19,7 @@ public final class Machine {
   public let greeting: Greeting
 
   private let control: ControlMonitor
+  private let statusQuery: StatusQuery
   private let logger: Logger
   private var spareInTheMaking: Promise<Void>?
   private var wantsSpare = false
@@ -31,6 +32,7 @@ public final class Machine {
   ) {
     self.name = name
     control = ControlMonitor(client, id: clientID, responseLimit: responseLimit, logger: logger)
+    statusQuery = StatusQuery(control)
     self.greeting = greeting
     self.process = process
     self.logger = logger
@@ -143,9 +145,11 @@ public final class Machine {
   public func status() async throws(MachineError) -> Status {
     let reply: JSONVariant
     do {
-      reply = try await execute("query-status")
-    } catch .qmp(.timedOut) {
+      reply = try await statusQuery.ask()
+    } catch .timedOut {
       return Status(isRunning: false, name: "unresponsive")
+    } catch {
+      throw .qmp(error)
     }
     return Status(isRunning: reply["running"]?.boolean ?? false, name: reply["status"]?.string ?? "unknown")
   }
