@@ -21,6 +21,8 @@ public final class Monitors {
   /// Where the control monitor is, if it is one of the command line's that listens.
   private let controlSocket: FilePath?
   private var counter = 0
+  /// Fulfilled when what a dead daemon left is gone.
+  var strayRemoval: Promise<Void>?
   private var asked: (dialect: MonitorDialect?, existing: Set<String>)?
 
   init(control: ControlMonitor, controlSocket: FilePath? = nil, logger: Logger) {
@@ -51,8 +53,20 @@ public final class Monitors {
   /// - Throws: ``MachineError/notSupported(_:)`` if this QEMU has no monitors that can be added; ``MachineError/monitor(_:)``
   ///   for an id that is taken; ``MachineError/qmp(_:)`` with QEMU's words otherwise.
   public func add(_ chosen: String? = nil, pretty: Bool = false) async throws(MachineError) -> HotpluggedMonitor {
-    let dialect = try await dialect()
     let id = chosen ?? nextID()
+    if let chosen, let strayRemoval {
+      do {
+        return try await hotplug(chosen, pretty)
+      } catch .monitor(.exists) {
+        // Most likely it is its user who wants it back, after the daemon has died.
+        await strayRemoval.value
+      }
+    }
+    return try await hotplug(id, pretty)
+  }
+
+  private func hotplug(_ id: String, _ pretty: Bool) async throws(MachineError) -> HotpluggedMonitor {
+    let dialect = try await dialect()
     let chardev = Self.chardev(of: id)
     let pair: SocketPair
     do { pair = try SocketPair() } catch { throw .system(error) }

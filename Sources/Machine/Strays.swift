@@ -43,6 +43,12 @@ extension Monitors {
   /// it. QEMU executes in-band commands one at a time, so once one of ours has been answered after the monitor was seen
   /// without its other end, which drops what waits on it, nothing of it is under way.
   func removeStrays() async throws(QMPError) {
+    let isOver = Promise<Void>()
+    strayRemoval = isOver
+    defer {
+      strayRemoval = nil
+      isOver.fulfil()
+    }
     let before = try await findOurs().strays
     guard !before.isEmpty, let dialect = try await knownDialect() else { return }
     let patience = Promise<Void>()

@@ -54,6 +54,9 @@ public final class ListeningSocket {
   // The source goes before the descriptor that it watches.
   isolated deinit { close() }
 
+  /// The descriptor's number, for passing it on; -1 once this is closed.
+  public var descriptorNumber: CInt { descriptor?.raw ?? -1 }
+
   /// The next connection, close-on-exec; nil once this is closed. One caller at a time.
   public func accept() async -> OwnedDescriptor? {
     guard descriptor != nil else { return nil }

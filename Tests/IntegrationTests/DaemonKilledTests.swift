@@ -29,6 +29,10 @@ struct DaemonKilledTests {
           let (_, killed) = try await withDaemon(attached, directory: folder.appending("over")) { daemon in
             var random = SplitMix(seed: UInt64(round))
             var sessions: [Peer] = []
+            // A monitor with a client, and one without.
+            let monitors = MonitorsClient(daemon: daemon)
+            for id in ["used-\(round)", "unused-\(round)"] { #expect(try await monitors.listen(id) == "{}") }
+            sessions.append(try await monitors.connect("used-\(round)"))
             for number in 0..<8 {
               let session = try await daemon.acquireQMP()
               try await session.write(#"{"execute":"qmp_capabilities"}"#)
@@ -40,15 +44,20 @@ struct DaemonKilledTests {
               if number == 5 { session.close() }
               sessions.append(session)
             }
-            try await sessions[Int.random(in: 0..<5, using: &random)].wait(for: "QMP")
+            try await sessions[Int.random(in: 1..<6, using: &random)].wait(for: "QMP")
             daemon.signal(SIGKILL)
-            for session in sessions where !session.hasEnded && session !== sessions[5] { try await session.waitForEnd() }
+            for session in sessions where !session.hasEnded && session !== sessions[6] { try await session.waitForEnd() }
           }
           #expect(killed == 128 + SIGKILL)
         }
         // The last one removes what the one before it left, and ends in order.
         let (_, ended) = try await withDaemon(attached, directory: folder.appending("over")) { daemon in
+          // Wanted back at once, on the same path.
+          let monitors = MonitorsClient(daemon: daemon)
+          #expect(try await monitors.listen("used-\(rounds - 1)") == "{}")
+          #expect(try await monitors.remove("used-\(rounds - 1)") == "{}")
           while try await daemon.qmp(#"{"execute":"query-chardev"}"#).contains("disconnected:fd:") {}
+          #expect(try await !monitors.call("List").contains("used-"))
         }
         #expect(ended == 0)
         try await StormTests.quiet(under)
@@ -68,6 +77,8 @@ enum Campaign {
   static let parallel = number("QMP_VARLINK_STORM_PARALLEL") ?? 8
   /// QMP_VARLINK_STORM_SEEDS: from 1 on.
   static let seeds = number("QMP_VARLINK_STORM_SEEDS") ?? 1
+  /// QMP_VARLINK_CYCLES: monitors that are added and removed.
+  static let cycles = number("QMP_VARLINK_CYCLES") ?? 300
   /// QMP_VARLINK_KILLS
   static let kills = number("QMP_VARLINK_KILLS") ?? 10
 

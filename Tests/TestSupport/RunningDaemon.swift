@@ -109,44 +109,61 @@ public func withDaemon<Result: Sendable>(
 ) async throws -> (result: Result, status: Int32) {
   try await withTemporaryDirectory { temporary in
     let directory = directory ?? temporary
-    let readiness = try NotifySocket(at: temporary.appending("notify"))
-    let logFile = temporary.appending("log")
-    let log = try FileDescriptor.open(
-      logFile, .writeOnly, options: [.create, .append], permissions: [.ownerReadWrite])
-    defer { try? log.close() }
     let separator = arguments.firstIndex(of: "--") ?? arguments.endIndex
     let all = arguments[..<separator] + ["--runtime-directory", directory.string] + arguments[separator...]
-    let outcome = try await run(
-      .path(productsDirectory.appending("qmp-varlinkd")), arguments: Arguments(Array(all)),
-      environment: .inherit.updating(["NOTIFY_SOCKET": readiness.path.string]), input: .none,
-      output: .fileDescriptor(log, closeAfterSpawningProcess: false), error: .fileDescriptor(log, closeAfterSpawningProcess: false)
-    ) { execution in
-      let daemon = RunningDaemon(
-        directory: directory, process: execution.processIdentifier.value, logFile: logFile)
-      return await finish(daemon, readiness, body)
+    return try await withReadyProcess("qmp-varlinkd", Array(all), temporary) { process, logFile in
+      try await body(RunningDaemon(directory: directory, process: process, logFile: logFile))
     }
-    return (try outcome.closureResult.get(), outcome.terminationStatus.shellStatus)
+  }
+}
+
+/// Runs one of our programs, and `body` with its process id once it said READY=1. Then it is asked to stop.
+@EventLoopActor
+public func withReadyProcess<Result: Sendable>(
+  _ program: String, _ arguments: [String], _ body: @escaping @EventLoopActor (Int32) async throws -> Result
+) async throws -> Result {
+  try await withTemporaryDirectory { temporary in
+    try await withReadyProcess(program, arguments, temporary) { process, _ in try await body(process) }.result
   }
 }
 
 @EventLoopActor
+private func withReadyProcess<Result: Sendable>(
+  _ program: String, _ arguments: [String], _ temporary: FilePath,
+  _ body: @escaping @EventLoopActor (Int32, FilePath) async throws -> Result
+) async throws -> (result: Result, status: Int32) {
+  let readiness = try NotifySocket(at: temporary.appending("notify"))
+  let logFile = temporary.appending("log")
+  let log = try FileDescriptor.open(logFile, .writeOnly, options: [.create, .append], permissions: [.ownerReadWrite])
+  defer { try? log.close() }
+  let outcome = try await run(
+    .path(productsDirectory.appending(program)), arguments: Arguments(arguments),
+    environment: .inherit.updating(["NOTIFY_SOCKET": readiness.path.string]), input: .none,
+    output: .fileDescriptor(log, closeAfterSpawningProcess: false), error: .fileDescriptor(log, closeAfterSpawningProcess: false)
+  ) { execution in
+    let process = execution.processIdentifier.value
+    let result = await finish(readiness, logFile) { try await body(process, logFile) }
+    // The second signal says not to wait for the guest.
+    kill(process, SIGTERM)
+    kill(process, SIGINT)
+    return result
+  }
+  return (try outcome.closureResult.get(), outcome.terminationStatus.shellStatus)
+}
+
+@EventLoopActor
 private func finish<Result: Sendable>(
-  _ daemon: RunningDaemon, _ readiness: NotifySocket, _ body: @EventLoopActor (RunningDaemon) async throws -> Result
+  _ readiness: NotifySocket, _ logFile: FilePath, _ body: @EventLoopActor () async throws -> Result
 ) async -> Swift.Result<Result, any Error> {
-  let result: Swift.Result<Result, any Error>
   do {
     guard await readiness.ready.value(within: .seconds(60)) != nil else {
-      throw RunningDaemon.Failure("the daemon did not get ready; its log:\n\(daemon.log)")
+      throw RunningDaemon.Failure("the program did not get ready; its log:\n\(contents(of: logFile))")
     }
-    result = .success(try await body(daemon))
+    return .success(try await body())
   } catch {
-    result = .failure(error)
-    print("the daemon's log:\n\(daemon.log)")
+    print("the log:\n\(contents(of: logFile))")
+    return .failure(error)
   }
-  // The second signal says not to wait for the guest.
-  daemon.signal(SIGTERM)
-  daemon.signal(SIGINT)
-  return result
 }
 
 /// The far end of sd_notify.
