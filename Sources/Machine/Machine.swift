@@ -59,12 +59,24 @@ public final class Machine {
     _ configuration: VirtualMachineConfiguration, responseLimit: Duration = .seconds(10), logger: Logger,
     cancelled: Promise<Void> = Promise()
   ) async throws(MachineError) -> Machine {
+    do {
+      return try await start(configuration, responseLimit, logger, cancelled, endsWithParent: true)
+    } catch .startFailed(_, let lastWords) where QEMUCommandLine.refusesEndWithParent(lastWords) && cancelled.result == nil {
+      logger.notice("this QEMU cannot be made to end with the daemon: should the daemon be killed, it goes on")
+      return try await start(configuration, responseLimit, logger, cancelled, endsWithParent: false)
+    }
+  }
+
+  private static func start(
+    _ configuration: VirtualMachineConfiguration, _ responseLimit: Duration, _ logger: Logger, _ cancelled: Promise<Void>,
+    endsWithParent: Bool
+  ) async throws(MachineError) -> Machine {
     let process: QEMUProcess
     let control: QMPClient
     do throws(SystemdError) {
       let format: ImageFormat? = if let image = configuration.image { try ImageFormat(of: image) } else { nil }
       let useKVM = try choosesKVM(configuration.accelerator, logger: logger)
-      let commandLine = QEMUCommandLine(configuration, useKVM: useKVM, imageFormat: format)
+      let commandLine = QEMUCommandLine(configuration, useKVM: useKVM, imageFormat: format, endsWithParent: endsWithParent)
       let pair = try SocketPair()
       let theirs = try pair.theirs.duplicate()
       control = try QMPClient(pair.takeOurs())

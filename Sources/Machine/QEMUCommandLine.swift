@@ -12,7 +12,7 @@ struct QEMUCommandLine {
   let arguments: [String]
 
   @EventLoopActor
-  init(_ configuration: VirtualMachineConfiguration, useKVM: Bool, imageFormat: ImageFormat?) {
+  init(_ configuration: VirtualMachineConfiguration, useKVM: Bool, imageFormat: ImageFormat?, endsWithParent: Bool) {
     var arguments = [
       "-name", "guest=\(configuration.name)",
       "-no-user-config", "-nodefaults",
@@ -24,6 +24,11 @@ struct QEMUCommandLine {
       // -qmp is spelled alike in every QEMU; -mon is deprecated since monitors are objects, and the objects are new.
       "-qmp", "chardev:\(Self.controlChardev)",
     ]
+    if let socket = configuration.socketForOthers {
+      arguments += ["-qmp", "unix:\(Self.escaped(socket.string)),server=on,wait=off"]
+    } else if endsWithParent {
+      arguments += ["-run-with", "\(Self.endWithParent)=on"]
+    }
     // Who names a machine type knows which processor goes with it; some types take none.
     if configuration.qemuArguments.allSatisfy({ !["-machine", "--machine", "-M"].contains($0) }) {
       arguments += ["-machine", "q35", "-cpu", useKVM ? "host" : "max"]
@@ -42,10 +47,21 @@ struct QEMUCommandLine {
     case .none: break
     case .terminal: arguments += ["-chardev", "stdio,id=console,mux=on,signal=off", "-serial", "chardev:console"]
     case .file(let path):
-      // A comma ends a value in QEMU's option syntax unless it is doubled.
-      let escaped = path.string.split(separator: ",", omittingEmptySubsequences: false).joined(separator: ",,")
-      arguments += ["-chardev", "file,id=console,path=\(escaped)", "-serial", "chardev:console"]
+      arguments += ["-chardev", "file,id=console,path=\(Self.escaped(path.string))", "-serial", "chardev:console"]
     }
     self.arguments = arguments + configuration.qemuArguments
+  }
+
+  /// The option that ends QEMU with the process that started it; since QEMU 10.2.
+  private static let endWithParent = "exit-with-parent"
+
+  /// Whether it is that option that a QEMU did not take, by what it said.
+  static func refusesEndWithParent(_ lastWords: [String]) -> Bool {
+    lastWords.contains { $0.contains("-run-with") && ($0.contains(endWithParent) || $0.contains("invalid option")) }
+  }
+
+  /// A comma ends a value in QEMU's option syntax unless it is doubled.
+  private static func escaped(_ value: String) -> String {
+    value.split(separator: ",", omittingEmptySubsequences: false).joined(separator: ",,")
   }
 }

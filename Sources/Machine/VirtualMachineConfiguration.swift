@@ -32,6 +32,9 @@ public struct VirtualMachineConfiguration: Sendable {
   public var cpus = 1
   public var accelerator = Accelerator.auto
   public var console = Console.none
+  /// Where QEMU also listens for QMP, for a daemon that attaches to it when this one has gone; nil ends QEMU with this process,
+  /// however that ends.
+  public var socketForOthers: FilePath?
   /// Handed to QEMU as they are, behind everything else.
   public var qemuArguments: [String] = []
 

@@ -19,7 +19,7 @@ struct AttachCommand: ParsableCommand {
   var qmp: QMPAddress
 
   func run() throws {
-    try Daemon.run(service, stopLimits: nil) { [service, qmp] logger, cancelled throws(MachineError) in
+    try Daemon.run(service, stopLimits: nil) { [service, qmp] _, logger, cancelled throws(MachineError) in
       try await Machine.attach(
         name: service.machine, to: qmp.path, responseLimit: .seconds(service.responseLimit), logger: logger,
         cancelled: cancelled)

@@ -5,18 +5,21 @@ import Logging
 import Machine
 import QMP
 import SystemPackage
+import SystemdJSON
 import SystemdEvent
 import Varlink
 
 /// One run of the daemon, from its command line to its exit status.
 @EventLoopActor
 final class Daemon {
-  /// Gets hold of the machine; gives up when the promise is fulfilled.
-  typealias MachineSource = @EventLoopActor @Sendable (Logger, Promise<Void>) async throws(MachineError) -> Machine
+  /// Gets hold of the machine, given the runtime directory; gives up when the promise is fulfilled.
+  typealias MachineSource = @EventLoopActor @Sendable (FilePath, Logger, Promise<Void>) async throws(MachineError) -> Machine
 
+  /// Those that are not QEMU's own, which is 1 when it does not start. 64, for a wrong command line, is the argument parser's.
   private enum Status {
-    static let failure: CInt = 1
+    static let guestPanicked: CInt = 3
     static let connectionLost: CInt = 69
+    static let failure: CInt = 70
   }
   /// What asks the daemon to stop. A terminal that closes is among it: the machine would be left to itself.
   private nonisolated static let stopSignals = [SIGTERM, SIGINT, SIGHUP]
@@ -70,23 +73,24 @@ final class Daemon {
       throw ExitCode(Status.failure)
     }
     let socket = directory.controlSocket
+    let folder = directory.path
     startTask {
       let daemon = Daemon(options, stopLimits, logger)
-      EventLoop.shared.exit(await daemon.serve(source, socket: socket))
+      EventLoop.shared.exit(await daemon.serve(source, in: folder, socket: socket))
     }
     let status = try EventLoop.shared.run()
     directory.remove()
     if status != 0 { throw ExitCode(status) }
   }
 
-  private func serve(_ source: MachineSource, socket: FilePath) async -> CInt {
+  private func serve(_ source: MachineSource, in folder: FilePath, socket: FilePath) async -> CInt {
     do {
       for signal in Self.stopSignals {
         signals.append(try EventSource.signal(signal) { [weak self] in self?.signalled() })
       }
       let machine: Machine
       do throws(MachineError) {
-        machine = try await source(logger, stopRequested)
+        machine = try await source(folder, logger, stopRequested)
       } catch {
         if stopRequested.result != nil { return 0 }
         logger.error("\(error)")
@@ -113,8 +117,8 @@ final class Daemon {
     let info = VarlinkServer.Info(vendor: "qmp-varlink", product: "qmp-varlinkd", version: programVersion)
     let server = try VarlinkServer(info, limits: connectionLimits(), errorReply: varlinkError(for:))
     let sessions = Sessions(machine: machine, limits: sessionLimits, logger: logger)
-    var sawShutdown = false
-    let subscription = machine.subscribe { if $0.name == "SHUTDOWN" { sawShutdown = true } }
+    var shutdown: QMPEvent?
+    let subscription = machine.subscribe { if $0.name == "SHUTDOWN" { shutdown = $0 } }
     try MachineInstanceService.add(to: server, machine: machine)
     try QemuMachineInstanceService.add(to: server, sessions: sessions)
     try SessionsService.add(to: server, sessions: sessions)
@@ -149,11 +153,16 @@ final class Daemon {
     machine.unsubscribe(subscription)
     server.shutDown()
 
-    if let status = await machine.processEnd() {
+    // QEMU itself counts that as a success.
+    let guestPanicked = shutdown?.data?["reason"]?.string == "guest-panic"
+    if guestPanicked { logger.error("the guest panicked") }
+    if !(wasAsked && stopLimits == nil), let status = await machine.processEnd() {
       logger.notice("QEMU \(status)")
+      if guestPanicked, status == .exited(0) { return Status.guestPanicked }
       return Self.exitStatus(status)
     }
-    if wasAsked || sawShutdown { return 0 }
+    if guestPanicked { return Status.guestPanicked }
+    if wasAsked || shutdown != nil { return 0 }
     logger.error("the connection to QEMU was lost")
     return Status.connectionLost
   }

@@ -15,11 +15,12 @@ struct QMPVarlinkd: ParsableCommand {
 
       EXIT STATUS
         0      the guest shut down, or the daemon was asked to stop and QEMU quit
-        N      QEMU's own status, if it failed
+        N      QEMU's own status, if it failed; it is 1 if it did not start
         128+N  QEMU was ended by signal N
-        1      the daemon failed
+        3      the guest panicked
         64     the command line is wrong
         69     the connection to an attached QEMU was lost
+        70     the daemon failed
       """,
     version: programVersion,
     subcommands: [RunCommand.self, AttachCommand.self])

@@ -50,6 +50,14 @@ struct RunCommand: ParsableCommand {
   @Option(name: .long, help: ArgumentHelp("How long the guest may take to power off.", valueName: "seconds"))
   var stopTimeout = 60
 
+  @Flag(
+    name: .long,
+    help: """
+      Leave QEMU running when the daemon ends. It listens for QMP at the socket 'qmp' in the runtime directory, where \
+      'qmp-varlinkd attach' finds it. Without this QEMU ends with the daemon, however that ends.
+      """)
+  var keepRunning = false
+
   @Argument(parsing: .postTerminator, help: ArgumentHelp("Handed to QEMU as they are, behind all others.", valueName: "QEMU argument"))
   var qemuArguments: [String] = []
 
@@ -78,9 +86,12 @@ struct RunCommand: ParsableCommand {
       case let path?: .file(FilePath(path))
       }
     configuration.qemuArguments = qemuArguments
-    try Daemon.run(service, stopLimits: Machine.StopLimits(powerOff: .seconds(stopTimeout))) {
-      [configuration, service] logger, cancelled throws(MachineError) in
-      try await Machine.start(
+    let stopLimits = keepRunning ? nil : Machine.StopLimits(powerOff: .seconds(stopTimeout))
+    try Daemon.run(service, stopLimits: stopLimits) {
+      [configuration, service, keepRunning] directory, logger, cancelled throws(MachineError) in
+      var configuration = configuration
+      if keepRunning { configuration.socketForOthers = directory.appending("qmp") }
+      return try await Machine.start(
         configuration, responseLimit: .seconds(service.responseLimit), logger: logger, cancelled: cancelled)
     }
   }

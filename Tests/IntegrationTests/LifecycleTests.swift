@@ -71,8 +71,96 @@ struct LifecycleTests {
       #expect(refused.error.contains("'nonsense' is not a valid device model name"))
       let missing = try await command(
         Self.daemon, ["run", "--machine", "test", "--qemu", "/nonexistent/qemu", "--runtime-directory", folder.string])
-      #expect(missing.status == 1)
+      #expect(missing.status == 70, "the daemon's own failure")
       #expect(missing.error.contains("cannot start /nonexistent/qemu: No such file or directory"))
+    }
+  }
+
+  @Test("QEMU ends with the daemon, also when that is killed") @EventLoopActor
+  func endsWithTheDaemon() async throws {
+    try await withTemporaryDirectory { folder in
+      let qmp = folder.appending("qmp")
+      let (direct, status) = try await withDaemon(bareMachine + ["-qmp", "unix:\(qmp),server=on,wait=off"]) { daemon in
+        let direct = try Peer(.connected(to: qmp))
+        try await direct.wait(for: "QMP")
+        daemon.signal(SIGKILL)
+        return direct
+      }
+      #expect(status == 128 + SIGKILL)
+      try await direct.waitForEnd()
+    }
+  }
+
+  @Test("a QEMU that cannot be told to end with the daemon is started without that") @EventLoopActor
+  func oldQEMU() async throws {
+    try await withTemporaryDirectory { folder in
+      let old = folder.appending("qemu")
+      let script = """
+        #!/bin/sh
+        case "$*" in *-run-with*) echo "qemu: -run-with: invalid option" >&2; exit 1 ;; esac
+        exec qemu-system-x86_64 "$@"
+        """
+      try Data(script.utf8).write(to: URL(filePath: old.string))
+      try #require(chmod(old.string, 0o755) == 0)
+      let arguments = ["run", "--qemu", old.string] + bareMachine.dropFirst()
+      let (log, status) = try await withDaemon(arguments) { daemon async throws in
+        #expect(try await daemon.call("io.systemd.MachineInstance.Describe").contains("running"))
+        return daemon.log
+      }
+      #expect(log.contains("this QEMU cannot be made to end with the daemon"))
+      #expect(status == 0)
+    }
+  }
+
+  @Test("with --keep-running QEMU outlives the daemon, however that ends, and is attached to again", arguments: [SIGTERM, SIGKILL])
+  @EventLoopActor
+  func keepRunning(signal: CInt) async throws {
+    try await withTemporaryDirectory { folder in
+      let (qemu, status) = try await withDaemon(["run", "--keep-running"] + bareMachine.dropFirst(), directory: folder) { daemon in
+        let session = try await daemon.acquireQMP()
+        let qemu = try daemon.qemu()
+        daemon.signal(signal)
+        try await session.waitForEnd()
+        return qemu
+      }
+      #expect(status == (signal == SIGTERM ? 0 : 128 + signal))
+      let attached = ["attach", "--machine", "test", "--qmp", "unix:\(folder.appending("qmp"))"]
+      let (_, ended) = try await withDaemon(attached, directory: folder) { daemon async throws in
+        #expect(kill(qemu, 0) == 0)
+        #expect(try await daemon.qmp(#"{"execute":"query-name"}"#).contains("test"))
+        #expect(try await daemon.call("io.systemd.MachineInstance.Terminate") == "{}")
+      }
+      #expect(ended == 0)
+    }
+  }
+
+  @Test("a guest that panics has an exit status of its own") @EventLoopActor
+  func guestPanics() async throws {
+    let (_, status) = try await withDaemon(bareMachine) { daemon in
+      _ = try await daemon.call("io.systemd.MachineInstance.Describe")
+      daemon.signal(SIGTERM)
+    }
+    #expect(status == 0)
+    // Firmware that writes to the panic device's port: mov dx, 0x505; mov al, 1; out dx, al; hlt.
+    try await withTemporaryDirectory { folder in
+      var firmware = [UInt8](repeating: 0x90, count: 65536)
+      let code: [UInt8] = [0xBA, 0x05, 0x05, 0xB0, 0x01, 0xEE, 0xF4]
+      firmware.replaceSubrange(0xFFE0..<(0xFFE0 + code.count), with: code)
+      // The reset vector jumps back to that.
+      firmware.replaceSubrange(0xFFF0..<0xFFF3, with: [0xE9, 0xED, 0xFF])
+      let file = folder.appending("firmware")
+      try Data(firmware).write(to: URL(filePath: file.string))
+      let (_, panicked) = try await withDaemon([
+        "run", "--machine", "test", "--accel", "tcg", "--memory", "64M", "--", "-machine", "pc", "-bios", file.string, "-device", "pvpanic",
+        "-S",
+      ]) { daemon in
+        let subscriber = try daemon.connect()
+        _ = try await subscriber.call("io.systemd.MachineInstance.SubscribeEvents", flags: #","more":true"#)
+        #expect(try await daemon.call("io.systemd.MachineInstance.Resume") == "{}")
+        try await subscriber.peer.waitForEnd()
+        #expect(subscriber.peer.text.contains("GUEST_PANICKED") && subscriber.peer.text.contains("guest-panic"))
+      }
+      #expect(panicked == 3)
     }
   }
 
@@ -80,7 +168,7 @@ struct LifecycleTests {
   func secondDaemon() async throws {
     _ = try await withDaemon(bareMachine) { daemon in
       let second = try await command(Self.daemon, ["run", "--machine", "test", "--runtime-directory", daemon.directory.string])
-      #expect(second.status == 1)
+      #expect(second.status == 70)
       #expect(second.error.contains("machine 'test' is served already"))
       #expect(try await daemon.call("io.systemd.MachineInstance.Describe").contains("running"))
     }
@@ -183,7 +271,7 @@ struct LifecycleTests {
       let nobody = try await command(
         Self.daemon,
         ["attach", "--machine", "over", "--qmp", "unix:\(folder)/nobody", "--runtime-directory", folder.appending("over").string])
-      #expect(nobody.status == 1)
+      #expect(nobody.status == 70)
       #expect(nobody.error.contains("cannot connect to \(folder)/nobody: No such file or directory"))
     }
   }

@@ -9,11 +9,12 @@ import Testing
 @Suite(.onEventLoop) struct QEMUCommandLineTests {
   @EventLoopActor
   private func arguments(
-    kvm: Bool = false, format: ImageFormat? = nil, _ configure: (inout VirtualMachineConfiguration) -> Void = { _ in }
+    kvm: Bool = false, format: ImageFormat? = nil, endsWithParent: Bool = false,
+    _ configure: (inout VirtualMachineConfiguration) -> Void = { _ in }
   ) throws -> [String] {
     var configuration = VirtualMachineConfiguration(name: try #require(MachineName("web-1.example")))
     configure(&configuration)
-    return QEMUCommandLine(configuration, useKVM: kvm, imageFormat: format).arguments
+    return QEMUCommandLine(configuration, useKVM: kvm, imageFormat: format, endsWithParent: endsWithParent).arguments
   }
 
   @Test("the least that a machine needs") @EventLoopActor
@@ -25,6 +26,26 @@ import Testing
         "-chardev", "socket,id=qv-control,fd=3", "-qmp", "chardev:qv-control", "-machine", "q35", "-cpu", "max",
       ])
   }
+
+  @Test("QEMU ends with the daemon, unless others are to find it") @EventLoopActor
+  func endsWithParent() throws {
+    let ending = try arguments(endsWithParent: true)
+    #expect(ending[16...17] == ["-run-with", "exit-with-parent=on"])
+    let kept = try arguments(endsWithParent: true) { $0.socketForOthers = "/run/a,b/qmp" }
+    #expect(kept[16...17] == ["-qmp", "unix:/run/a,,b/qmp,server=on,wait=off"])
+    #expect(!kept.contains("-run-with"))
+  }
+
+  @Test(
+    "a QEMU that does not know how to end with its parent is known by its words",
+    arguments: [
+      ("qemu-system-x86_64: -run-with: invalid option", true),
+      ("qemu-system-x86_64: -run-with exit-with-parent=on: Invalid parameter 'exit-with-parent'", true),
+      ("qemu-system-x86_64: -device nonsense: 'nonsense' is not a valid device model name", false),
+      ("qemu-system-x86_64: -run-with user=x: no such user", false),
+    ])
+  @EventLoopActor
+  func oldQEMU(words: String, isOld: Bool) { #expect(QEMUCommandLine.refusesEndWithParent(["warning", words]) == isOld) }
 
   @Test("everything at once") @EventLoopActor
   func everything() throws {
