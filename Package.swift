@@ -6,6 +6,7 @@ let package = Package(
   products: [
     .executable(name: "qmp-varlinkd", targets: ["qmp-varlinkd"]),
     .library(name: "QMP", targets: ["QMP"]),
+    .library(name: "Simulator", targets: ["Simulator"]),
     .library(name: "Varlink", targets: ["Varlink"]),
   ],
   dependencies: [
@@ -42,6 +43,16 @@ let package = Package(
     .target(
       name: "Relay",
       dependencies: ["SystemdEvent", "SystemdJSON", .product(name: "SystemPackage", package: "swift-system")]),
+    // QEMU's side of QMP, for tests and for those who write clients. It shares no code with our own client, whose mistakes it would
+    // make too.
+    .target(
+      name: "Simulator",
+      dependencies: [
+        "SystemdEvent",
+        .product(name: "DequeModule", package: "swift-collections"),
+        .product(name: "OrderedCollections", package: "swift-collections"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ]),
     .target(
       name: "QMP",
       dependencies: [
@@ -76,11 +87,13 @@ let package = Package(
     .target(
       name: "TestSupport",
       dependencies: [
-        "SystemdEvent", .product(name: "Subprocess", package: "swift-subprocess"), .product(name: "SystemPackage", package: "swift-system"),
+        "Simulator", "SystemdEvent", .product(name: "Subprocess", package: "swift-subprocess"),
+        .product(name: "SystemPackage", package: "swift-system"),
       ],
       path: "Tests/TestSupport"),
     .testTarget(name: "SystemdEventTests", dependencies: ["SystemdEvent", "TestSupport"]),
     .testTarget(name: "SystemdJSONTests", dependencies: ["SystemdJSON", "TestSupport"]),
+    .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "TestSupport"]),
     .testTarget(name: "QMPTests", dependencies: ["QMP", "TestSupport"]),
     .testTarget(name: "RelayTests", dependencies: ["Relay", "TestSupport"]),
     .testTarget(name: "VarlinkTests", dependencies: ["Varlink", "Interfaces", "TestSupport"]),
