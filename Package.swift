@@ -5,6 +5,7 @@ let package = Package(
   name: "qmp-varlink",
   products: [
     .executable(name: "qmp-varlinkd", targets: ["qmp-varlinkd"]),
+    .executable(name: "qmp-simulator", targets: ["qmp-simulator"]),
     .library(name: "QMP", targets: ["QMP"]),
     .library(name: "Simulator", targets: ["Simulator"]),
     .library(name: "Varlink", targets: ["Varlink"]),
@@ -24,6 +25,13 @@ let package = Package(
         "Bridge", "Machine", "QMP", "Varlink", "SystemdEvent", "SystemdJSON", "CSystemd",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ]),
+    .executableTarget(
+      name: "qmp-simulator",
+      dependencies: [
+        "Simulator", "SystemdEvent", "CSystemd",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "SystemPackage", package: "swift-system"),
       ]),
     .target(
