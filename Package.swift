@@ -5,7 +5,9 @@ let package = Package(
   name: "qmp-varlink",
   products: [
     .executable(name: "qmp-varlinkd", targets: ["qmp-varlinkd"]),
+    .executable(name: "qmp-simulator", targets: ["qmp-simulator"]),
     .library(name: "QMP", targets: ["QMP"]),
+    .library(name: "Simulator", targets: ["Simulator"]),
     .library(name: "Varlink", targets: ["Varlink"]),
   ],
   dependencies: [
@@ -25,6 +27,13 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
         .product(name: "SystemPackage", package: "swift-system"),
       ]),
+    .executableTarget(
+      name: "qmp-simulator",
+      dependencies: [
+        "Simulator", "SystemdEvent", "CSystemd",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ]),
     .target(
       name: "Bridge",
       dependencies: [
@@ -42,6 +51,16 @@ let package = Package(
     .target(
       name: "Relay",
       dependencies: ["SystemdEvent", "SystemdJSON", .product(name: "SystemPackage", package: "swift-system")]),
+    // QEMU's side of QMP, for tests and for those who write clients. It shares no code with our own client, whose mistakes it would
+    // make too.
+    .target(
+      name: "Simulator",
+      dependencies: [
+        "SystemdEvent",
+        .product(name: "DequeModule", package: "swift-collections"),
+        .product(name: "OrderedCollections", package: "swift-collections"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ]),
     .target(
       name: "QMP",
       dependencies: [
@@ -77,11 +96,13 @@ let package = Package(
     .target(
       name: "TestSupport",
       dependencies: [
-        "SystemdEvent", .product(name: "Subprocess", package: "swift-subprocess"), .product(name: "SystemPackage", package: "swift-system"),
+        "Simulator", "SystemdEvent", .product(name: "Subprocess", package: "swift-subprocess"),
+        .product(name: "SystemPackage", package: "swift-system"),
       ],
       path: "Tests/TestSupport"),
     .testTarget(name: "SystemdEventTests", dependencies: ["SystemdEvent", "TestSupport"]),
     .testTarget(name: "SystemdJSONTests", dependencies: ["SystemdJSON", "TestSupport"]),
+    .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "TestSupport"]),
     .testTarget(name: "QMPTests", dependencies: ["QMP", "TestSupport"]),
     .testTarget(name: "RelayTests", dependencies: ["Relay", "TestSupport"]),
     .testTarget(name: "VarlinkTests", dependencies: ["Varlink", "Interfaces", "TestSupport"]),

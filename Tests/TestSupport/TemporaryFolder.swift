@@ -28,3 +28,8 @@ public final class TemporaryFolder: Sendable {
     try file(name, Array("#!/bin/sh\n\(commands)\n".utf8), mode: 0o755)
   }
 }
+
+extension FilePath {
+  /// Whether there is anything of that name.
+  public static func exists(_ path: FilePath) -> Bool { access(path.string, F_OK) == 0 }
+}

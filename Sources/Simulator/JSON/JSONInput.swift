@@ -1,0 +1,91 @@
+/// The input of one QMP connection: bytes in, values and complaints out, framed by the structure of JSON and nothing else, as QEMU
+/// frames it.
+///
+/// A value without I/O. Its memory is bounded as QEMU's is: 64 MiB of tokens, two million tokens and 1024 open brackets a value.
+struct JSONInput {
+  enum Outcome: Equatable {
+    case value(QObject)
+    /// What is wrong, in QEMU's words.
+    case malformed(String)
+  }
+
+  private static let mostTokens = 2 << 20
+  private static let deepest = 1024
+  /// How much of a command's text is kept for those who look on.
+  private static let longestText = 65536
+
+  private var lexer = JSONLexer()
+  private var parser = JSONParser()
+  private var braces = 0
+  private var brackets = 0
+  private var tokens = 0
+  private var tokenBytes = 0
+  /// A complaint was made, and the rest of what it was about is skipped.
+  private var isRecovering = false
+  /// The text of the value under way.
+  private var text: [UInt8] = []
+  /// The text of the last value that was complete, as it came; cut off behind its first 65536 bytes.
+  private(set) var lastText: [UInt8] = []
+
+  /// Takes in one byte and appends what it completes: two things at most.
+  mutating func feed(_ byte: UInt8, into outcomes: inout [Outcome]) {
+    if !(text.isEmpty && byte.isJSONSpace), text.count < Self.longestText { text.append(byte) }
+    let (before, with) = lexer.feed(byte)
+    for case let token? in [before, with] {
+      if let outcome = process(token) { outcomes.append(outcome) }
+    }
+  }
+
+  private mutating func process(_ token: JSONToken) -> Outcome? {
+    switch token.kind {
+    case .openBrace: braces += 1
+    case .closeBrace: braces -= 1
+    case .openBracket: brackets += 1
+    case .closeBracket: brackets -= 1
+    default: break
+    }
+    tokens += 1
+    // What was skipped before is no part of it.
+    if tokens == 1 { text = token.bytes }
+    tokenBytes += token.bytes.count
+    defer {
+      if braces < 0 || brackets < 0 || (braces == 0 && brackets == 0) || token.kind == .stray { startOver() }
+    }
+    guard !isRecovering else { return nil }
+    do throws(JSONParser.Fault) {
+      if tokenBytes > JSONLexer.longestToken || token.kind == .oversized { return complain("JSON token size limit exceeded") }
+      if tokens > Self.mostTokens { return complain("JSON token count limit exceeded") }
+      if braces + brackets > Self.deepest { return complain("JSON nesting depth limit exceeded") }
+      guard token.kind != .stray else { throw .init(reason: "stray '\(printable(token.bytes))'") }
+      guard let value = try parser.feed(token) else { return nil }
+      lastText = text
+      return .value(value)
+    } catch {
+      // QEMU formats the reason in a buffer of 1024 bytes.
+      let reason = printable(Array(modifiedUTF8(error.reason).prefix(1023)))
+      return complain("\(token.place): JSON parse error, \(reason)")
+    }
+  }
+
+  private mutating func complain(_ reason: String) -> Outcome {
+    isRecovering = true
+    return .malformed(reason)
+  }
+
+  private mutating func startOver() {
+    isRecovering = false
+    braces = 0
+    brackets = 0
+    tokens = 0
+    tokenBytes = 0
+    text = []
+    parser.reset()
+  }
+}
+
+extension UInt8 {
+  /// White space as JSON has it.
+  var isJSONSpace: Bool {
+    self == UInt8(ascii: " ") || self == UInt8(ascii: "\n") || self == UInt8(ascii: "\r") || self == UInt8(ascii: "\t")
+  }
+}

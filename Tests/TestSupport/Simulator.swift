@@ -1,0 +1,2 @@
+// Tests of everything that speaks to QEMU have a simulated one at hand.
+@_exported public import Simulator
