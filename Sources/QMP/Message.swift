@@ -45,6 +45,14 @@ enum ServerMessage {
   case error(errorClass: String, desc: String)
   case event(QMPEvent)
 
+  /// Whether this answers a command.
+  var isReply: Bool {
+    switch self {
+    case .reply, .error: true
+    case .greeting, .event: false
+    }
+  }
+
   /// - Throws: the reason, if this is none of the four.
   @EventLoopActor
   init(_ message: JSONVariant) throws(QMPError) {

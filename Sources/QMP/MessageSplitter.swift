@@ -20,11 +20,32 @@ struct MessageSplitter {
   private var depth = 0
   private var inString = false
   private var afterBackslash = false
+  /// What comes is dropped up to a line's end that an opening brace follows, where every server begins a message.
+  private var skipping = false
+  private var afterLineEnd = false
 
   init(limit: Int) { self.limit = limit }
 
+  /// Gives up the message that is under way, if there is one: the next line that could begin a message does.
+  mutating func skipUnfinished() {
+    guard depth > 0 else { return }
+    buffer.removeAll()
+    (start, scanned, depth) = (0, 0, 0)
+    (inString, afterBackslash) = (false, false)
+    (skipping, afterLineEnd) = (true, false)
+  }
+
   /// Takes in bytes from the stream.
   mutating func append(_ bytes: UnsafeRawBufferPointer) {
+    var bytes = bytes[...]
+    while skipping, let byte = bytes.first {
+      if afterLineEnd, byte == UInt8(ascii: "{") {
+        skipping = false
+      } else {
+        afterLineEnd = byte == UInt8(ascii: "\n")
+        bytes.removeFirst()
+      }
+    }
     if start > 0 {
       buffer.removeFirst(start)
       scanned -= start

@@ -27,8 +27,14 @@ public final class QMPClient {
   /// Called with each event, in its place between the replies.
   public var onEvent: ((QMPEvent) -> Void)?
   /// How long a command may take. When the oldest has waited longer, it and all others fail with ``QMPError/timedOut``, and
-  /// so does every further one, at once, until the server answers again. Nil waits for ever.
-  public var responseLimit: Duration?
+  /// so does every further one, at once, until the server answers again: not those, whose replies may be lost, but a question
+  /// with an id, behind which the order of commands and replies begins anew. Nil waits for ever.
+  public var responseLimit: Duration? {
+    didSet {
+      watchdog = nil
+      if responseLimit != nil, !pending.isEmpty || !isResponding { watch(for: .zero) }
+    }
+  }
   /// Whether the server answers within ``responseLimit``, as far as is known.
   public private(set) var isResponding = true {
     didSet { if isResponding != oldValue { onRespondingChange?() } }
@@ -37,6 +43,12 @@ public final class QMPClient {
   public var onRespondingChange: (() -> Void)?
   /// Runs while there are commands to watch; it is not set anew for each of them.
   private var watchdog: EventSource?
+  /// The ids of the questions that ask whether the server is there again.
+  private var probes: [String] = []
+  /// How many of those are sent to a server that answers none.
+  private static let mostProbes = 8
+  /// How many replies were given up that may come nevertheless. One that nothing waits for is of them.
+  private var overdue = 0
 
   /// The end of the connection: how it came. Fulfilled after the calls in flight have failed.
   public let disconnected = Promise<QMPError>()
@@ -58,7 +70,7 @@ public final class QMPClient {
   private struct Slot {
     let command: String
     let since: ContinuousClock.Instant
-    /// Who waits for the reply; nil once that has been given up. The reply's place in the order remains.
+    /// Who waits for the reply; nil once that has been given up.
     var batch: Batch?
   }
   private struct Outgoing {
@@ -98,7 +110,7 @@ public final class QMPClient {
 
   /// Negotiates, without waiting for the greeting first: a server reads what came early once it is ready.
   ///
-  /// - Parameter limit: how long to wait for the greeting; nil waits until the connection ends.
+  /// - Parameter limit: how long to wait for the greeting, and then for the reply; nil waits until the connection ends.
   /// - Returns: the greeting.
   public func negotiate(within limit: Duration? = nil) async throws(QMPError) -> Greeting {
     let negotiated = Promise<Result<JSONVariant, QMPError>>()
@@ -113,7 +125,11 @@ public final class QMPClient {
     } else {
       greeting = await greeted.value
     }
-    switch await negotiated.value {
+    let reply = if let limit { await negotiated.value(within: limit) } else { await negotiated.value }
+    switch reply {
+    case nil:
+      close()
+      throw .timedOut
     case .success: break
     case .failure(.execute(_, let errorClass, let desc)): throw .negotiation(errorClass: errorClass, desc: desc)
     case .failure(let error): throw error
@@ -159,6 +175,7 @@ public final class QMPClient {
 
   private func checkResponses() {
     watchdog = nil
+    if !isResponding { return probe() }
     guard let responseLimit, let oldest = pending.first(where: { $0.batch != nil }) else { return }
     let waited = ContinuousClock.now - oldest.since
     guard waited >= responseLimit else { return watch(for: responseLimit - waited) }
@@ -168,6 +185,33 @@ public final class QMPClient {
       pending[index].batch = nil
       batch?.add(.failure(.timedOut))
     }
+    probe()
+  }
+
+  private func probe() {
+    guard probes.count < Self.mostProbes else { return }
+    let id = String(UInt64.random(in: 1 << 60...UInt64.max), radix: 36)
+    probes.append(id)
+    // Damage in it may be what keeps its end, and all that follows, from being seen.
+    splitter.skipUnfinished()
+    write(Array(#"{"execute":"query-name","id":"\#(id)"}"#.utf8), descriptors: [])
+    if let responseLimit { watch(for: responseLimit) }
+  }
+
+  /// Takes in a message of a server that had not answered in time.
+  ///
+  /// - Returns: whether it was a reply, which is nobody's any more.
+  private func isLateReply(_ message: JSONVariant) -> Bool {
+    guard message["return"] != nil || message["error"] != nil else { return false }
+    if !pending.isEmpty, message["id"] == nil { pending.removeFirst() }
+    if let id = message["id"]?.string, probes.contains(id) {
+      overdue = pending.count + probes.count - 1
+      pending.removeAll()
+      probes = []
+      watchdog = nil
+      isResponding = true
+    }
+    return true
   }
 
   /// Ends the connection; calls in flight fail.
@@ -236,8 +280,14 @@ public final class QMPClient {
     do {
       while true {
         let parsed = try splitter.next { bytes in Result { () throws(JSONError) in try JSONVariant(parsingTerminated: bytes) } }
-        guard let parsed else { return nil }
-        try dispatch(ServerMessage(parsed.get()))
+        guard let message = try parsed?.get() else { return nil }
+        if !isResponding, isLateReply(message) { continue }
+        let told = try ServerMessage(message)
+        if told.isReply, pending.isEmpty, overdue > 0 {
+          overdue -= 1
+        } else {
+          try dispatch(told)
+        }
         if disconnected.result != nil { return nil }
       }
     } catch let error as QMPError {
@@ -253,11 +303,9 @@ public final class QMPClient {
     case .event(let event): onEvent?(event)
     case .reply(let value):
       guard let slot = pending.popFirst() else { throw .badReply("a reply to no command") }
-      isResponding = true
       slot.batch?.add(.success(value))
     case .error(let errorClass, let desc):
       guard let slot = pending.popFirst() else { throw .badReply("an error reply to no command: \(desc)") }
-      isResponding = true
       slot.batch?.add(.failure(.execute(command: slot.command, errorClass: errorClass, desc: desc)))
     }
   }

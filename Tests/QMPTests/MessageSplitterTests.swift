@@ -83,4 +83,28 @@ import Testing
   private static func text(_ bytes: UnsafeBufferPointer<UInt8>) -> String {
     bytes.last == 0 ? String(decoding: bytes.dropLast(), as: UTF8.self) : "not terminated"
   }
+
+  @Test(
+    "what is given up reaches to the next line that begins a message",
+    arguments: [
+      (#"{"a": "damaged}"#, #" }"# + "\r\n" + #"{"b": 1}"#, [#"{"b": 1}"#]),
+      (#"{"a": {"#, "\r\n" + #"{"b": {}}"# + "\r\n{}", [#"{"b": {}}"#, "{}"]),
+      (#"{"a": "#, "{\r\n    1\r\n}\r\n{\r\n    2\r\n}", ["{\r\n    2\r\n}"]), ("{}\r\n", #"{"b": 1}"#, ["{}", #"{"b": 1}"#]),
+      (#"{"a": "#, "no line's end", []),
+    ])
+  func skipping(before: String, after: String, messages: [String]) throws {
+    for chunks in chunkings(Array(after.utf8)) {
+      var splitter = MessageSplitter(limit: 1000)
+      var found: [String] = []
+      func take() throws { while let text = try splitter.next({ String(decoding: $0.dropLast(), as: UTF8.self) }) { found.append(text) } }
+      Array(before.utf8).withUnsafeBytes { splitter.append($0) }
+      try take()
+      splitter.skipUnfinished()
+      for chunk in chunks {
+        chunk.withUnsafeBytes { splitter.append($0) }
+        try take()
+      }
+      #expect(found == messages, "cut at \(chunks[0].count)")
+    }
+  }
 }
