@@ -21,7 +21,7 @@ enum MonitorDialect: Sendable {
       QMPCommand("qom-list-types", .object(["implements": .string("monitor-qmp")])),
       QMPCommand("qom-list", .object(["path": .string("/objects")])),
     ])
-    if try results[0].get().elements?.isEmpty == false {
+    if try results[0].get().elements?.contains(where: { $0["name"]?.string == "monitor-qmp" }) == true {
       return (.object, Set(try results[1].get().elements?.compactMap { $0["name"]?.string } ?? []))
     }
     let commands = try await control.execute("query-commands").elements ?? []

@@ -20,12 +20,15 @@ public final class Monitors {
   let logger: Logger
   /// Where the control monitor is, if it is one of the command line's that listens.
   private let controlSocket: FilePath?
+  let strayPatience: Duration
   private var counter = 0
   /// Fulfilled when what a dead daemon left is gone.
   var strayRemoval: Promise<Void>?
   private var asked: (dialect: MonitorDialect?, existing: Set<String>)?
 
-  init(control: ControlMonitor, controlSocket: FilePath? = nil, logger: Logger) {
+  /// - Parameter strayPatience: how long strays are watched before they are touched.
+  init(control: ControlMonitor, controlSocket: FilePath? = nil, strayPatience: Duration = .seconds(1), logger: Logger) {
+    self.strayPatience = strayPatience
     self.control = control
     self.controlSocket = controlSocket
     self.logger = logger
@@ -172,8 +175,9 @@ public final class Monitors {
     var tooEarly = 0
     var isRepeated = false
     while true {
-      let results = await control.pipeline(commands)
-      switch results.lazy.compactMap(\.failure).first {
+      let failures = await control.pipeline(commands).compactMap(\.failure)
+      // Where one got no reply, the others' replies may not be theirs.
+      switch failures.contains(.timedOut) ? .timedOut : failures.first {
       case nil: return
       case let failure? where failure == .timedOut || (failure == .disconnected && control.lost.result == nil):
         await control.recovered()
@@ -252,8 +256,8 @@ public final class Monitors {
   func knownDialect() async throws(QMPError) -> MonitorDialect? {
     if let asked { return asked.dialect }
     let answer = try await MonitorDialect.ask(control)
-    // Others may have asked meanwhile, and added monitors since.
-    if asked == nil { asked = answer }
+    // Others may have asked meanwhile, and added monitors since. A lack is not remembered: it is rare, and cheap to ask for again.
+    if asked == nil, answer.dialect != nil { asked = answer }
     return asked?.dialect
   }
 

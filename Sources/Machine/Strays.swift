@@ -34,9 +34,6 @@ extension Monitors {
     await discard(id)
   }
 
-  /// How long strays are watched before they are touched.
-  private static let strayPatience = Duration.seconds(1)
-
   /// Removes what daemons that are dead left in QEMU: monitors whose other end is gone, and chardevs that never got one.
   ///
   /// What another daemon has in use is connected, and stays. So does what was only just left: a command may be under way on
@@ -52,7 +49,7 @@ extension Monitors {
     let before = try await findOurs().strays
     guard !before.isEmpty, let dialect = try await knownDialect() else { return }
     let patience = Promise<Void>()
-    let timer = try? EventSource.timer(after: Self.strayPatience) { patience.fulfil() }
+    let timer = try? EventSource.timer(after: strayPatience) { patience.fulfil() }
     if timer != nil { await patience.value }
     let strays = try await findOurs().strays.intersection(before)
     for id in strays.sorted() {

@@ -61,7 +61,9 @@ import Testing
     let pair = try Pair(responseLimit: .milliseconds(20))
     startTask { [control = pair.control] in _ = try? await control.execute("slow") }
     try await pair.spare.wait(for: Self.status)
-    try await pair.first.write(ScriptedQEMU.done)
+    try await pair.first.wait(for: #""id":"#)
+    let probe = try #require(pair.first.text.split(separator: #""id":"#).last?.prefix { $0 != "}" })
+    try await pair.first.write(ScriptedQEMU.done + #"{"return": {}, "id": \#(probe)}"#)
     while !pair.control.isResponding { try await quiet() }
     try await pair.spare.write(ScriptedQEMU.done)
     try await quiet()
