@@ -3,7 +3,7 @@
 ENV := scripts/env
 PREFIX ?= /usr/local
 DESTDIR ?=
-BINARIES := qmp-varlinkd
+BINARIES := qmp-varlinkd qmp-simulator
 SWIFT_SOURCES := Package.swift Sources Tests interfaces
 
 .DEFAULT_GOAL := help
@@ -16,7 +16,7 @@ demo: build ## boot a Linux guest and speak to it with varlinkctl
 	$(ENV) examples/demo
 
 build: ## build the programs into .build/release/
-	$(ENV) swift build -c release --static-swift-stdlib --product qmp-varlinkd
+	$(ENV) sh -c 'for name in $(BINARIES); do swift build -c release --static-swift-stdlib --product $$name || exit; done'
 
 test: ## build and run all tests; a skipped one is a failure
 	$(ENV) swift build --product qmp-varlinkd

@@ -49,6 +49,7 @@ public final class SimulatedQEMU {
   /// How many commands have come, over all monitors.
   public private(set) var commandCount = 0
   private var hooks: [Hook] = []
+  private var waiters: [(count: Int, promise: Promise<Void>)] = []
 
   /// The events that its own commands bring about, for the schema.
   private static let events = ["STOP", "RESUME", "RESET", "POWERDOWN", "SHUTDOWN"]
@@ -74,6 +75,13 @@ public final class SimulatedQEMU {
   public func addMonitor(_ id: String = "compat_monitor0", connected socket: consuming OwnedDescriptor, isPretty: Bool = false) {
     let name = "fd:\(socket.raw)"
     add(Chardev(id, connected: socket, name: name, longestUnsent: configuration.longestUnsent), isPretty: isPretty)
+  }
+
+  /// Adds a monitor of the command line, and gives the client's end of its socket.
+  public func connect(_ id: String = "compat_monitor0", isPretty: Bool = false) throws(SystemdError) -> OwnedDescriptor {
+    let pair = try SocketPair()
+    addMonitor(id, connected: try pair.theirs.duplicate(), isPretty: isPretty)
+    return pair.takeOurs()
   }
 
   /// Adds a monitor of the command line that clients connect to: `-qmp unix:PATH,server=on,wait=off`.
@@ -161,8 +169,17 @@ public final class SimulatedQEMU {
     if log.count >= configuration.longestLog { log.removeFirst() }
     log.append(received)
     onCommand?(received)
+    for waiter in waiters.filter({ $0.count <= commandCount }) { waiter.promise.fulfil() }
+    waiters.removeAll { $0.count <= commandCount }
     reached(.arrival, request)
     return request
+  }
+
+  /// Fulfilled when so many commands have come, over all monitors.
+  public func received(_ count: Int) -> Promise<Void> {
+    let promise = Promise<Void>()
+    if count <= commandCount { promise.fulfil() } else { waiters.append((count, promise)) }
+    return promise
   }
 
   func scripted(_ command: String) -> Script.Reply? { script.next(command) }

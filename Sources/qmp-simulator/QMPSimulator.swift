@@ -21,18 +21,20 @@ struct QMPSimulator: ParsableCommand {
       FAULTS happen to the N-th command that comes, counted over all monitors, or over one as MONITOR/N:
         drop@N            not executed, no reply
         mute@N            executed, no reply
-        delay@N[:TIME]    executed that much later, such as 250ms or 2s (1s); everything in-band waits
+        delay@N[:TIME]    executed later: 250ms, 2s (1s); all in-band commands wait
         garble@N          some bytes of the reply are others
-        close@N[:after]   its monitor's connection closes, before it is executed or after
+        close@N[:after]   the connection closes before it is executed, or after
         die@N             everything closes at once, as if QEMU was killed
         reorder@N         its reply comes behind the next one
         fail@N[:TEXT]     not executed, answered with a GenericError
-        random@RATE[:KIND,KIND...]  any of them, with this probability (0 to 1), the same each time for the same --seed
+        random@RATE[:KIND,KIND...]
+                          any or these of them, with this probability (0 to 1),
+                          the same ones each time for the same --seed
 
       SCRIPTS hold replies of your own, one JSON object a line; '#' begins a comment. The entries for one command are used in order and \
       the last one for ever, unless 'times' says how often:
-        {"execute": "query-block", "return": [], "events": [{"event": "X", "data": {"a": 1}}]}
-        {"execute": "query-block", "error": {"class": "GenericError", "desc": "no"}, "times": 2}
+        {"execute": "a", "return": [], "events": [{"event": "X", "data": {}}]}
+        {"execute": "a", "error": {"class": "C", "desc": "no"}, "times": 2}
 
       EXIT STATUS
         0      a client said 'quit', or SIGTERM, SIGINT or SIGHUP came
@@ -59,7 +61,8 @@ struct QMPSimulator: ParsableCommand {
   @Option(name: .long, help: "How monitors are added at run time: as in QEMU 11.1, as in the patches before it, or not at all.")
   var dialect = SimulatedQEMU.Dialect.object
 
-  @Option(name: .long, help: ArgumentHelp("Something that goes wrong; see FAULTS.", valueName: "kind@n[:value]"))
+  @Option(
+    name: .long, help: ArgumentHelp("Something that goes wrong; see FAULTS.", valueName: "kind@n[:value]"), transform: FaultOption.init)
   var fault: [FaultOption] = []
 
   @Option(name: .long, help: ArgumentHelp("What random and garble faults depend on.", valueName: "number"))
@@ -109,17 +112,16 @@ struct MonitorAddress: ExpressibleByArgument {
 }
 
 /// One `--fault`.
-enum FaultOption: ExpressibleByArgument {
+enum FaultOption {
   case planned(SimulatedQEMU.Fault)
   case random(SimulatedQEMU.RandomFaults)
 
-  init?(argument: String) {
-    if argument.hasPrefix("random@") {
-      guard let faults = try? SimulatedQEMU.RandomFaults(parsing: argument) else { return nil }
-      self = .random(faults)
-    } else {
-      guard let fault = try? SimulatedQEMU.Fault(parsing: argument) else { return nil }
-      self = .planned(fault)
+  @Sendable
+  init(_ text: String) throws {
+    do throws(SimulatedQEMU.Fault.Unreadable) {
+      self = text.hasPrefix("random@") ? .random(try .init(parsing: text)) : .planned(try .init(parsing: text))
+    } catch {
+      throw ValidationError("\(error)")
     }
   }
 }

@@ -17,6 +17,7 @@ struct Simulation {
     let (ours, theirs) = try socketPair()
     qemu.addMonitor("main", connected: OwnedDescriptor(owning: theirs), isPretty: isPretty)
     main = try SimulatedClient(ours)
+    main.server = qemu
   }
 
   /// The same, negotiated.
@@ -67,6 +68,8 @@ final class SimulatedClient {
   }
 
   let peer: Peer
+  /// Kept alive as long as the client, if there is nobody else for that.
+  var server: SimulatedQEMU?
   private var consumed = 0
 
   init(_ descriptor: CInt) throws { peer = try Peer(OwnedDescriptor(owning: descriptor)) }

@@ -71,10 +71,7 @@ final class Chardev {
   /// Ends its use. The client notices nothing yet, and nothing of it is noticed.
   func detach() {
     frontend = nil
-    connection?.reads = false
-    connection?.onInput = nil
-    connection?.onEndOfInput = nil
-    connection?.onHangUp = nil
+    connection?.stopWatching()
   }
 
   func write(_ bytes: [UInt8]) { connection?.write(bytes) }

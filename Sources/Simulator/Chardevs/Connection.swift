@@ -49,6 +49,15 @@ final class Connection {
     return Glibc.poll(&poll, 1, 0) > 0 && poll.revents & Int16(POLLHUP) != 0
   }
 
+  /// Has nothing of the client be noticed any more, not even that it goes.
+  func stopWatching() {
+    reads = false
+    source.cancel()
+    onInput = nil
+    onEndOfInput = nil
+    onHangUp = nil
+  }
+
   /// How many bytes wait for the client.
   var unsentCount: Int { unsent.count - sent }
 

@@ -14,6 +14,7 @@ final class Listener {
   let path: String
   private var descriptor: OwnedDescriptor?
   private var source: EventSource?
+  private var retry: EventSource?
   var onClient: ((consuming OwnedDescriptor) -> Void)?
 
   /// Makes a socket at `path`, in the place of one that is there.
@@ -73,9 +74,19 @@ final class Listener {
   private func accept() {
     guard accepts, let raw = descriptor?.raw else { return }
     let client = Glibc.accept(raw, nil, nil)
-    guard client >= 0 else { return }
+    guard client >= 0 else { return waitForDescriptors() }
     _ = fcntl(client, F_SETFD, FD_CLOEXEC)
     onClient?(OwnedDescriptor(owning: client))
+  }
+
+  /// The client stays in the queue when there are no descriptors left; asking at once again would keep the loop busy.
+  private func waitForDescriptors() {
+    guard errno == EMFILE || errno == ENFILE else { return }
+    source?.isEnabled = false
+    retry = try? EventSource.timer(after: .milliseconds(100)) { [weak self] in
+      guard let self else { return }
+      source?.isEnabled = accepts
+    }
   }
 
   private static var lastError: Errno { Errno(rawValue: errno) }

@@ -23,8 +23,7 @@ extension Command {
       case "close-action":
         let action = try value.enumeration("close-action", Monitor.CloseAction.allCases.map(\.rawValue))
         monitor.closeAction = Monitor.CloseAction(rawValue: action) ?? .none
-      // QEMU lets it be set, to no effect on a monitor that works already.
-      case "chardev": _ = try value.string("chardev")
+      case "chardev": monitor.chardevProperty = try value.string("chardev")
       default: throw CommandFailure("Property '\(node.type).\(property.name)' is not writable")
       }
       return .nothing
@@ -155,7 +154,7 @@ private enum QOMNode {
         + qemu.otherObjects.reversed().map { Self.child($0, "iothread", of: "/objects") }
     case .chardevs: return [own] + qemu.chardevs.values.reversed().map { Self.child($0.id, $0.kind.rawValue, of: "/chardevs") }
     case .monitor(let monitor):
-      let chardev = Property(name: "chardev", type: "string", value: .string(monitor.chardev.id))
+      let chardev = Property(name: "chardev", type: "string", value: .string(monitor.chardevProperty))
       guard monitor.mode == .qmp else { return [own, chardev, Property(name: "readline", type: "bool", value: true)] }
       return [
         own, chardev, Property(name: "pretty", type: "bool", value: .boolean(monitor.isPretty)),

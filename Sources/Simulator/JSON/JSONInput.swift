@@ -27,6 +27,9 @@ struct JSONInput {
   /// The text of the last value that was complete, as it came; cut off behind its first 65536 bytes.
   private(set) var lastText: [UInt8] = []
 
+  /// Whether a value has begun and not ended.
+  var isAmidValue: Bool { tokens > 0 || lexer.isAmidToken }
+
   /// Takes in one byte and appends what it completes: two things at most.
   mutating func feed(_ byte: UInt8, into outcomes: inout [Outcome]) {
     if !(text.isEmpty && byte.isJSONSpace), text.count < Self.longestText { text.append(byte) }

@@ -53,6 +53,9 @@ struct JSONLexer {
   /// Where the token under way begins.
   private var start = TextPlace(line: 1, column: 1)
 
+  /// Whether a token has begun and not ended.
+  var isAmidToken: Bool { !token.isEmpty }
+
   /// Takes in one byte.
   ///
   /// - Returns: the token that it shows to have ended before, and the one that it ends itself.

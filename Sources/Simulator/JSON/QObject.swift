@@ -22,11 +22,12 @@ public indirect enum QObject: Sendable, Equatable {
     for byte in text.utf8 { input.feed(byte, into: &outcomes) }
     // A number or a word at the top ends with the byte behind it.
     input.feed(UInt8(ascii: " "), into: &outcomes)
+    guard !input.isAmidValue else { throw InvalidJSON(description: "an incomplete JSON value") }
     guard outcomes.count <= 1 else { throw InvalidJSON(description: "more than one JSON value") }
     switch outcomes.first {
     case .value(let value)?: self = value
     case .malformed(let reason)?: throw InvalidJSON(description: reason)
-    case nil: throw InvalidJSON(description: "an incomplete JSON value")
+    case nil: throw InvalidJSON(description: "no JSON value")
     }
   }
 

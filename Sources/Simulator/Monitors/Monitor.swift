@@ -25,6 +25,8 @@ final class Monitor {
   let isDynamic: Bool
   var isPretty: Bool
   var closeAction = CloseAction.none
+  /// What its property `chardev` says, which qom-set can change to no other effect.
+  var chardevProperty: String
   private unowned let qemu: SimulatedQEMU
 
   /// Removed; what is still under way on it gets no reply.
@@ -52,6 +54,7 @@ final class Monitor {
     self.id = id
     self.mode = mode
     self.chardev = chardev
+    chardevProperty = chardev.id
     self.isDynamic = isDynamic
     self.isPretty = isPretty
     self.qemu = qemu

@@ -1,0 +1,102 @@
+import TestSupport
+import Testing
+
+@testable import Simulator
+
+/// The expected complaints are QEMU 11.1.2's, word for word.
+@Suite("QEMU's JSON") struct JSONInputTests {
+  struct Case: CustomTestStringConvertible {
+    let testDescription: String
+    let input: [UInt8]
+    let outcomes: [String]
+
+    init(_ input: String, _ outcomes: String...) { self.init(Array(input.utf8), outcomes) }
+    init(_ input: [UInt8], _ outcomes: [String]) {
+      testDescription = String(decoding: input.prefix(60), as: UTF8.self)
+      self.input = input
+      self.outcomes = outcomes
+    }
+  }
+
+  static let cases = [
+    Case(""), Case(" \t\r\n"), Case("{}", "{}"), Case(#"{"a":1}{"b":[]}"#, #"{"a": 1}"#, #"{"b": []}"#), Case(#"{"a": {"b": ["#),
+    Case("{]", "1:2: JSON parse error, expecting key"),
+    Case("{\u{1}", "1:2: JSON parse error, stray '\u{1}'"),
+    Case("{'execute': 'nonexistent', 'id':'\n'", "1:33: JSON parse error, stray ''\n'"),
+    Case(#"{"execute": %p}"#, "1:13: JSON parse error, stray '%'", "1:16: JSON parse error, expecting value"),
+    Case("null ", "null"), Case("12 ", "12"), Case("12{}", "12", "{}"),
+    Case("nonsense ", "1:1: JSON parse error, invalid keyword 'nonsense'"),
+    Case(
+      "garbage\n\n  garbage ", "1:1: JSON parse error, invalid keyword 'garbage'", "3:3: JSON parse error, invalid keyword 'garbage'"),
+    Case("{ \"a\" : \n\n [ }", "3:4: JSON parse error, expecting value"),
+    Case("@abc {}", "1:1: JSON parse error, stray '@'", "{}"), Case("@abc\n1 ", "1:1: JSON parse error, stray '@'", "1"),
+    Case("1a ", "1", "1:3: JSON parse error, invalid keyword 'a'"),
+    Case("01 ", "1:1: JSON parse error, stray '01'"), Case("-x", "1:1: JSON parse error, stray '-x'"),
+    Case("1.5ex", "1:1: JSON parse error, stray '1.5ex'"),
+    Case("{,}", "1:2: JSON parse error, expecting key"), Case(#"{"a"}"#, "1:5: JSON parse error, expecting ':'"),
+    Case(#"{"a":1,}"#, "1:8: JSON parse error, expecting key"), Case("[1 2]", "1:4: JSON parse error, expected ',' or ']'"),
+    Case(#"{"a":1 "b":2}"#, "1:8: JSON parse error, expected ',' or '}'"), Case("}", "1:1: JSON parse error, expecting value"),
+    Case("[}]", "1:2: JSON parse error, expecting value", "1:3: JSON parse error, expecting value"),
+    Case(#"{"a":1,"a":2}"#, "1:12: JSON parse error, duplicate key"),
+    Case("'single \"quotes\" \\''", #""single \"quotes\" '""#),
+    Case(#""\u00e9\n\"\\\u0000\ud83d\ude00\/""#, #""\u00E9\n\"\\\u0000\uD83D\uDE00/""#),
+    Case(#""\q""#, "1:1: JSON parse error, invalid escape sequence in string"),
+    Case(#""\ud800x""#, #"1:1: JSON parse error, \ud800 is not a valid Unicode character"#),
+    Case(#""\u12""#, #"1:1: JSON parse error, \u12" is not a valid Unicode character"#),
+    Case(#""\uffff""#, #"1:1: JSON parse error, \uffff is not a valid Unicode character"#),
+    Case([UInt8(ascii: "{"), 0xFF] + Array("{}".utf8), ["1:2: JSON parse error, stray '\u{FFFD}'", "{}"]),
+    Case([0xFF, 0xFF], ["1:1: JSON parse error, stray '\u{FFFD}'", "1:3: JSON parse error, stray '\u{FFFD}'"]),
+    Case([0xEF, 0xBB, 0xBF], ["1:1: JSON parse error, stray '\u{FFFD}'"]), Case([0], ["1:1: JSON parse error, stray ''"]),
+    Case([0x22, 0xC3, 0x28, 0x22], ["1:1: JSON parse error, invalid UTF-8 sequence in string"]),
+    Case([0x22, 0xED, 0xA0, 0x80, 0x22], ["1:1: JSON parse error, invalid UTF-8 sequence in string"]),
+    Case([0x22, 0xC0, 0x80, 0x22], [#""\u0000""#]),
+    Case("[-0, -0.0, 1.0, 0.1, 1e300, 1e400]", "[0, -0, 1, 0.10000000000000001, 1.0000000000000001e+300, inf]"),
+    Case("[9223372036854775808, 18446744073709551616]", "[9223372036854775808, 1.8446744073709552e+19]"),
+    Case(#"{"z":1,"b": 1, "a": {}, "cc":2,"q":[]}"#, #"{"cc": 2, "a": {}, "b": 1, "z": 1, "q": []}"#),
+    Case(
+      String(repeating: "[", count: 1024) + String(repeating: "]", count: 1024),
+      String(repeating: "[", count: 1024) + String(repeating: "]", count: 1024)),
+    Case(String(repeating: "[", count: 1025) + String(repeating: "]", count: 1025) + "{}", "JSON nesting depth limit exceeded", "{}"),
+    Case("\"" + String(repeating: "a", count: 2000) + "\u{1}", "1:1: JSON parse error, stray '\"" + String(repeating: "a", count: 1015)),
+  ]
+
+  @Test("bytes in, values and complaints out, whatever the chunks", arguments: cases)
+  func outcomes(_ test: Case) {
+    for chunks in test.input.count > 100 ? [[test.input[...]]] : chunkings(test.input) {
+      var input = JSONInput()
+      var outcomes: [JSONInput.Outcome] = []
+      for byte in chunks.joined() { input.feed(byte, into: &outcomes) }
+      let texts = outcomes.map { outcome in
+        switch outcome {
+        case .value(let value): value.text
+        case .malformed(let reason): reason
+        }
+      }
+      #expect(texts == test.outcomes)
+    }
+  }
+
+  @Test("the text of a command is kept as it came")
+  func text() {
+    var input = JSONInput()
+    var outcomes: [JSONInput.Outcome] = []
+    for byte in Array(" @x {\"a\" : 'b'}  {\n}".utf8) {
+      input.feed(byte, into: &outcomes)
+      if outcomes.count == 2 { break }
+    }
+    #expect(String(decoding: input.lastText, as: UTF8.self) == "{\"a\" : 'b'}")
+  }
+
+  @Test("printed over several lines, an empty list has two")
+  func pretty() throws {
+    let value = try QObject(parsing: #"{"a": [1, {"b": []}], "b": {}}"#)
+    let lines = [
+      "{", "    \"a\": [", "        1,", "        {", "            \"b\": [", "            ]", "        }", "    ],", "    \"b\": {",
+      "    }", "}",
+    ]
+    #expect(String(decoding: value.encoded(pretty: true), as: UTF8.self) == lines.joined(separator: "\n"))
+  }
+
+  @Test("a text is one value", arguments: ["", "{", "{} {}", "{]", "nope"])
+  func parsing(text: String) { #expect(throws: InvalidJSON.self) { try QObject(parsing: text) } }
+}
