@@ -122,12 +122,21 @@ class Bench:
         for system in systems[turn:] + systems[:turn]:
             self.attempt(f"{what}, {system}", measures[system])
 
-    def bare(self, measure):
-        """Measures on the bare socket of our QEMU, whose idle client makes room meanwhile."""
+    def bare(self, measure, beside=None):
+        """Measures on the bare socket of our QEMU, whose idle client makes room meanwhile.
+
+        QEMU must have as many monitors as when ours is measured: `beside` says what else there is then, "spare" for the
+        monitor that the daemon keeps for a while after a session, "session" for an idle session, and that one."""
         machine = self.machine(OURS)
+        if beside == "spare":
+            tools.run("sessions", "--count=0", "acquire", machine.control)
         machine.release_socket()
         try:
-            measure(machine.qmp)
+            if beside == "session":
+                with tools.waiting("calls", "session", machine.control, QUERY_STATUS):
+                    measure(machine.qmp)
+            else:
+                measure(machine.qmp)
         finally:
             machine.hold_socket()
 
@@ -178,7 +187,7 @@ def acquire(bench):
         add(all_three, BARE, tools.run("sessions", count, "pipelined", socket))
         add(["sequential-greeting", None, "sequential-close"], BARE, tools.run("sessions", count, "bare", socket))
 
-    bench.each("acquire", {OURS: ours, BARE: lambda: bench.bare(bare)})
+    bench.each("acquire", {OURS: ours, BARE: lambda: bench.bare(bare, beside="spare")})
 
 
 def session(bench):
@@ -192,7 +201,8 @@ def session(bench):
         count = f"--calls={count // 2 if bench.quick else count}"
         measures = {
             OURS: lambda: bench.add(metric, OURS, tools.calls(count, "session", bench.machine(OURS).control, request)[0]),
-            BARE: lambda: bench.bare(lambda socket: bench.add(metric, BARE, tools.calls(count, "qmp", socket, request)[0])),
+            BARE: lambda: bench.bare(
+                lambda socket: bench.add(metric, BARE, tools.calls(count, "qmp", socket, request)[0]), beside="session"),
         }
         bench.each(metric, measures)
 
@@ -214,7 +224,8 @@ def events(bench):
         metric = f"event-session-{receivers}"
         bench.each(metric, {
             OURS: lambda: bench.add(metric, OURS, receive("sessions", receivers, bench.machine(OURS).control)),
-            BARE: lambda: bench.bare(lambda socket: bench.add(metric, BARE, receive("monitors", receivers, socket))),
+            BARE: lambda: bench.bare(
+                lambda socket: bench.add(metric, BARE, receive("monitors", receivers, socket)), beside="spare"),
         })
 
 

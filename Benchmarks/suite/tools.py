@@ -75,6 +75,7 @@ def waiting(tool, *arguments):
     try:
         read_until("ready\n")
         yield go
+        # At the end of its input it disconnects, and waits for what follows from that.
         process.stdin.close()
         process.wait()
     finally:

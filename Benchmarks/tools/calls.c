@@ -141,16 +141,17 @@ int main(int argc, char **argv) {
       next_reply(&connections[c].stream);
     }
   }
-  if (waits) wait_for_go();
+  bool goes = !waits || wait_for_go();
   uint64_t start = now();
   uint64_t deadline = seconds > 0 ? start + (uint64_t)(seconds * 1e9) : UINT64_MAX;
   if (calls == 0) calls = UINT64_MAX;
+  if (!goes) calls = 0;
   if (fresh) fresh_connections(calls, deadline);
   else if (number == 1 && depth == 1) one_at_a_time(&connections[0], calls, deadline);
   else many_at_once(connections, number, calls, deadline);
   printf("elapsed %llu\n", (unsigned long long)(now() - start));
   for (size_t s = 0; s < count; s++) printf("%llu\n", (unsigned long long)samples[s]);
-  if (waits) wait_for_end();
+  if (waits && goes) wait_for_end();
   // A session's monitor is gone when its end of file has come.
   if (strcmp(protocol, "session") == 0) {
     for (unsigned c = 0; c < number; c++) finish(&connections[c].stream);

@@ -62,8 +62,8 @@ void unplug(Stream *control, const char *id, bool pipelined);
 #define QUERY_STATUS "{\"execute\":\"query-status\"}"
 #define DESCRIBE "{\"method\":\"io.systemd.MachineInstance.Describe\"}"
 
-// For a driver that wants to look at the server during the load only: says "ready", and waits for a line.
-void wait_for_go(void);
+// For a driver that wants to look at the server during the load only: says "ready", and waits for a line. False when the end comes instead.
+bool wait_for_go(void);
 // Says "done", and waits for the end of standard input.
 void wait_for_end(void);
 // The value of "--name=VALUE" if `argument` is that, else NULL.

@@ -54,8 +54,8 @@ int main(int argc, char **argv) {
     if (epoll_ctl(poller, EPOLL_CTL_ADD, streams[r].descriptor, &event) < 0) fail("epoll_ctl: %m");
   }
 
-  if (waits) wait_for_go();
-  for (unsigned n = 0; n <= events; n++) {
+  bool goes = !waits || wait_for_go();
+  for (unsigned n = 0; goes && n <= events; n++) {
     uint64_t start = now(), first = 0;
     if (adds) send_all(cause.descriptor, POWERDOWN, strlen(POWERDOWN));
     else varlink_send(cause.descriptor, POWER_OFF);
@@ -77,7 +77,7 @@ int main(int argc, char **argv) {
     // The first warms up.
     if (n > 0) printf("%llu %llu\n", (unsigned long long)(first - start), (unsigned long long)(last - start));
   }
-  if (waits) wait_for_end();
+  if (waits && goes) wait_for_end();
 
   for (unsigned r = 0; r < receivers; r++) {
     char id[32];
