@@ -210,21 +210,22 @@ public final class QMPClient {
     if !ready.isDisjoint(with: [.readable, .hangUp, .error]) { readAvailable() }
   }
 
+  /// What every client reads into; the splitter takes it from there at once.
+  private static let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 65536, alignment: 16)
+
   private func readAvailable() {
-    withUnsafeTemporaryAllocation(byteCount: 65536, alignment: 8) { buffer in
-      var descriptors = PassedDescriptors()
-      // A server that never stops sending must not keep the loop: what is left is read in the next turn.
-      for _ in 0..<8 {
-        switch receive(socket.raw, isSocket: true, into: buffer, descriptors: &descriptors) {
-        case .bytes(0): return end(.disconnected)
-        case .bytes(let count):
-          descriptors.close()
-          splitter.append(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
-          if let fault = dispatchMessages() { return end(fault) }
-          if disconnected.result != nil || count < buffer.count { return }
-        case .wouldBlock: return
-        case .failed: return end(.disconnected)
-        }
+    var descriptors = PassedDescriptors()
+    // A server that never stops sending must not keep the loop: what is left is read in the next turn.
+    for _ in 0..<8 {
+      switch receive(socket.raw, isSocket: true, into: Self.scratch, descriptors: &descriptors) {
+      case .bytes(0): return end(.disconnected)
+      case .bytes(let count):
+        descriptors.close()
+        splitter.append(UnsafeRawBufferPointer(rebasing: Self.scratch[..<count]))
+        if let fault = dispatchMessages() { return end(fault) }
+        if disconnected.result != nil || count < Self.scratch.count { return }
+      case .wouldBlock: return
+      case .failed: return end(.disconnected)
       }
     }
   }
