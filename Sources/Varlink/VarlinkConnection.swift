@@ -95,6 +95,8 @@ final class VarlinkConnection {
         upgrade = nil
         failure = SystemdError("sd_varlink_respond_and_upgrade", Errno(rawValue: -result))
         continuation.resume(returning: nil)
+      } else {
+        send()
       }
     }
     if let failure, failure.errno != .socketNotConnected { throw failure }
