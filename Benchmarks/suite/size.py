@@ -56,6 +56,8 @@ def memory_for_sessions(machine, fewer=10, more=100):
 def _loaded(machine, operation, count, look):
     """Has `look` observe the machine's daemon while the operation happens. Returns the result, and how often it happened."""
     (tool, *options), rest, times = OPERATIONS[operation](count)
+    if tool == "calls":
+        options = [f"--settled={machine.process}", *options]
     with tools.waiting(tool, *options, machine.control, *rest) as go:
         return look(go), times
 

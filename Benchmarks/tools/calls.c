@@ -1,9 +1,12 @@
 // A closed loop of calls, each sent when the one before has its reply. Prints how long all took, then each call's time.
 #include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 
 #include "common.h"
 
@@ -16,6 +19,8 @@ static const char usage[] =
   "  --connections=N   so many at once (1)\n"
   "  --depth=N         so many calls in flight on each connection (1)\n"
   "  --fresh           a new connection for each call, its making included\n"
+  "  --settled=PID     sends a call only when that process sleeps, so that what it does for one call does not depend on when\n"
+  "                    the next one comes; one connection, one call in flight\n"
   "  --wait            connects and warms up, prints 'ready', and goes on after a line on standard input; when all is printed,\n"
   "                    prints 'done', and disconnects at the end of standard input\n"
   "\n"
@@ -33,6 +38,14 @@ static size_t requestLength;
 static unsigned depth = 1;
 static uint64_t *samples;
 static size_t count, capacity;
+
+static int open_status(const char *process) {
+  char name[64];
+  snprintf(name, sizeof name, "/proc/%s/stat", process);
+  int status = open(name, O_RDONLY | O_CLOEXEC);
+  if (status < 0) fail("no process %s: %m", process);
+  return status;
+}
 
 static void record(uint64_t sample) {
   if (count == capacity) {
@@ -62,8 +75,21 @@ static void took_reply(Connection *connection, uint64_t at) {
   connection->inFlight--;
 }
 
-static void one_at_a_time(Connection *connection, uint64_t calls, uint64_t deadline) {
+// Waits until a process sleeps: the letter behind its name, which is in parentheses.
+static void wait_until_settled(int status) {
+  for (char text[256];;) {
+    ssize_t length = pread(status, text, sizeof text - 1, 0);
+    if (length <= 0) fail("the process to wait for has ended");
+    text[length] = 0;
+    const char *end = strrchr(text, ')');
+    if (end != NULL && end[1] == ' ' && end[2] == 'S') return;
+    sched_yield();
+  }
+}
+
+static void one_at_a_time(Connection *connection, uint64_t calls, uint64_t deadline, int settled) {
   while (count < calls && now() < deadline) {
+    if (settled >= 0) wait_until_settled(settled);
     send_request(connection);
     next_reply(&connection->stream);
     took_reply(connection, now());
@@ -115,6 +141,7 @@ int main(int argc, char **argv) {
   double seconds = 0;
   unsigned number = 1;
   bool fresh = false, waits = false;
+  int settled = -1;
   int i = 1;
   for (const char *value; i < argc && argv[i][0] == '-'; i++) {
     if ((value = option_value(argv[i], "--calls"))) calls = strtoull(value, NULL, 10);
@@ -122,6 +149,7 @@ int main(int argc, char **argv) {
     else if ((value = option_value(argv[i], "--warm"))) warm = strtoull(value, NULL, 10);
     else if ((value = option_value(argv[i], "--connections"))) number = (unsigned)strtoul(value, NULL, 10);
     else if ((value = option_value(argv[i], "--depth"))) depth = (unsigned)strtoul(value, NULL, 10);
+    else if ((value = option_value(argv[i], "--settled"))) settled = open_status(value);
     else if (strcmp(argv[i], "--fresh") == 0) fresh = true;
     else if (strcmp(argv[i], "--wait") == 0) waits = true;
     else return fputs(usage, stderr), 64;
@@ -147,7 +175,7 @@ int main(int argc, char **argv) {
   if (calls == 0) calls = UINT64_MAX;
   if (!goes) calls = 0;
   if (fresh) fresh_connections(calls, deadline);
-  else if (number == 1 && depth == 1) one_at_a_time(&connections[0], calls, deadline);
+  else if (number == 1 && depth == 1) one_at_a_time(&connections[0], calls, deadline, settled);
   else many_at_once(connections, number, calls, deadline);
   printf("elapsed %llu\n", (unsigned long long)(now() - start));
   for (size_t s = 0; s < count; s++) printf("%llu\n", (unsigned long long)samples[s]);
