@@ -29,7 +29,7 @@ storm: ## the long campaign: 20,000 sessions, and the daemon killed fifty times 
 	QMP_VARLINK_STORM_SESSIONS=5000 QMP_VARLINK_STORM_SEEDS=4 QMP_VARLINK_STORM_PARALLEL=16 QMP_VARLINK_KILLS=50 \
 	  $(ENV) scripts/test --filter 'StormTests|DaemonKilledTests'
 
-bench: build ## measure against systemd-vmspawn and the bare QMP socket (some five minutes)
+bench: build ## measure against systemd-vmspawn and the bare QMP socket (some four minutes)
 	$(ENV) Benchmarks/run
 
 gate: build ## fail if an operation costs more system calls, allocations or instructions than it may
