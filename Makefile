@@ -7,7 +7,7 @@ BINARIES := qmp-varlinkd qmp-simulator
 SWIFT_SOURCES := Package.swift Sources Tests interfaces
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test storm check format shell install clean
+.PHONY: help demo build test storm bench gate check format shell install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1	/p' Makefile | expand -t 16
@@ -28,6 +28,12 @@ storm: ## the long campaign: 20,000 sessions, and the daemon killed fifty times 
 	$(ENV) swift build --build-tests
 	QMP_VARLINK_STORM_SESSIONS=5000 QMP_VARLINK_STORM_SEEDS=4 QMP_VARLINK_STORM_PARALLEL=16 QMP_VARLINK_KILLS=50 \
 	  $(ENV) scripts/test --filter 'StormTests|DaemonKilledTests'
+
+bench: build ## measure against systemd-vmspawn and the bare QMP socket (some four minutes)
+	$(ENV) Benchmarks/run
+
+gate: build ## fail if an operation costs more system calls, allocations or instructions than it may
+	$(ENV) Benchmarks/gate
 
 check: ## check the format and build everything with warnings as errors
 	$(ENV) swift format lint --strict --parallel --recursive $(SWIFT_SOURCES)

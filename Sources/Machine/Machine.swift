@@ -19,7 +19,7 @@ public final class Machine {
   public let greeting: Greeting
 
   private let control: ControlMonitor
-  private let statusQuery: StatusQuery
+  private let statusQuery: SharedQuery<Result<Status, MachineError>>
   private let logger: Logger
   private var spareInTheMaking: Promise<Void>?
   private var wantsSpare = false
@@ -32,7 +32,7 @@ public final class Machine {
   ) {
     self.name = name
     control = ControlMonitor(client, id: clientID, responseLimit: responseLimit, logger: logger)
-    statusQuery = StatusQuery(control)
+    statusQuery = SharedQuery { [control] in await Self.queryStatus(control) }
     self.greeting = greeting
     self.process = process
     self.logger = logger
@@ -154,16 +154,19 @@ public final class Machine {
   }
 
   /// Asks for the run state. It is `unresponsive` when QEMU does not answer.
-  public func status() async throws(MachineError) -> Status {
-    let reply: JSONVariant
-    do {
-      reply = try await statusQuery.ask()
+  ///
+  /// QEMU, which reads commands slowly, is asked once for all who call while it is at an earlier query.
+  public func status() async throws(MachineError) -> Status { try await statusQuery.answer().get() }
+
+  private static func queryStatus(_ control: ControlMonitor) async -> Result<Status, MachineError> {
+    do throws(QMPError) {
+      let reply = try await control.execute("query-status")
+      return .success(Status(isRunning: reply["running"]?.boolean ?? false, name: reply["status"]?.string ?? "unknown"))
     } catch .timedOut {
-      return Status(isRunning: false, name: "unresponsive")
+      return .success(Status(isRunning: false, name: "unresponsive"))
     } catch {
-      throw .qmp(error)
+      return .failure(.qmp(error))
     }
-    return Status(isRunning: reply["running"]?.boolean ?? false, name: reply["status"]?.string ?? "unknown")
   }
 
   /// Stops the virtual CPUs.

@@ -198,19 +198,21 @@ public final class QMPClient {
     if let responseLimit { watch(for: responseLimit) }
   }
 
-  /// Takes in a message of a server that had not answered in time.
-  ///
-  /// - Returns: whether it was a reply, which is nobody's any more.
-  private func isLateReply(_ message: JSONVariant) -> Bool {
-    guard message["return"] != nil || message["error"] != nil else { return false }
-    if !pending.isEmpty, message["id"] == nil { pending.removeFirst() }
-    if let id = message["id"]?.string, probes.contains(id) {
-      overdue = pending.count + probes.count - 1
-      pending.removeAll()
-      probes = []
-      watchdog = nil
-      isResponding = true
+  /// Whether a message is the answer to a probe, or, while the server does not answer in time, to a command that was given up:
+  /// nobody's in both cases.
+  private func isNobodys(_ message: JSONVariant) -> Bool {
+    if !probes.isEmpty, let id = message["id"]?.string, let index = probes.firstIndex(of: id) {
+      probes.removeFirst(index + 1)
+      if !isResponding {
+        overdue = pending.count
+        pending.removeAll()
+        watchdog = nil
+        isResponding = true
+      }
+      return true
     }
+    guard !isResponding, message["return"] != nil || message["error"] != nil else { return false }
+    if !pending.isEmpty { pending.removeFirst() }
     return true
   }
 
@@ -257,21 +259,22 @@ public final class QMPClient {
     if !ready.isDisjoint(with: [.readable, .hangUp, .error]) { readAvailable() }
   }
 
+  /// What every client reads into; the splitter takes it from there at once.
+  private static let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 65536, alignment: 16)
+
   private func readAvailable() {
-    withUnsafeTemporaryAllocation(byteCount: 65536, alignment: 8) { buffer in
-      var descriptors = PassedDescriptors()
-      // A server that never stops sending must not keep the loop: what is left is read in the next turn.
-      for _ in 0..<8 {
-        switch receive(socket.raw, isSocket: true, into: buffer, descriptors: &descriptors) {
-        case .bytes(0): return end(.disconnected)
-        case .bytes(let count):
-          descriptors.close()
-          splitter.append(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
-          if let fault = dispatchMessages() { return end(fault) }
-          if disconnected.result != nil || count < buffer.count { return }
-        case .wouldBlock: return
-        case .failed: return end(.disconnected)
-        }
+    var descriptors = PassedDescriptors()
+    // A server that never stops sending must not keep the loop: what is left is read in the next turn.
+    for _ in 0..<8 {
+      switch receive(socket.raw, isSocket: true, into: Self.scratch, descriptors: &descriptors) {
+      case .bytes(0): return end(.disconnected)
+      case .bytes(let count):
+        descriptors.close()
+        splitter.append(UnsafeRawBufferPointer(rebasing: Self.scratch[..<count]))
+        if let fault = dispatchMessages() { return end(fault) }
+        if disconnected.result != nil || count < Self.scratch.count { return }
+      case .wouldBlock: return
+      case .failed: return end(.disconnected)
       }
     }
   }
@@ -281,7 +284,7 @@ public final class QMPClient {
       while true {
         let parsed = try splitter.next { bytes in Result { () throws(JSONError) in try JSONVariant(parsingTerminated: bytes) } }
         guard let message = try parsed?.get() else { return nil }
-        if !isResponding, isLateReply(message) { continue }
+        if isNobodys(message) { continue }
         let told = try ServerMessage(message)
         if told.isReply, pending.isEmpty, overdue > 0 {
           overdue -= 1

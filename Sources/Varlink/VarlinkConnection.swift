@@ -35,6 +35,20 @@ final class VarlinkConnection {
       process: sd_varlink_get_peer_pid(link, &process) >= 0 ? process : nil)
   }
 
+  /// Whether libsystemd is at work on this connection, and we were called from there.
+  var isDispatching = false
+  /// How much of what follows a reply is done with it. A client that pipelines calls must not keep the loop.
+  private static let stepsPerSend = 4
+
+  /// Writes what was queued, as far as the peer takes it, and does what follows. Left to the event loop this takes three turns,
+  /// and in each of them libsystemd looks at every connection there is.
+  func send() {
+    guard !isDispatching else { return }
+    for _ in 0..<Self.stepsPerSend where !hasEnded {
+      if sd_varlink_process(link) <= 0 { return }
+    }
+  }
+
   /// Calls `handler` at the end of the connection; at once, if that was already.
   func atEnd(_ handler: @escaping () -> Void) {
     if hasEnded { handler() } else { endHandlers.append(handler) }
@@ -74,6 +88,8 @@ final class VarlinkConnection {
         upgrade = nil
         failure = SystemdError("sd_varlink_respond_and_upgrade", Errno(rawValue: -result))
         continuation.resume(returning: nil)
+      } else {
+        send()
       }
     }
     if let failure, failure.errno != .socketNotConnected { throw failure }

@@ -153,6 +153,8 @@ public final class VarlinkServer {
     guard sd_varlink_get_current_method(link, &name) >= 0, let name, let connection = connections[link],
       let method = methods[String(cString: name)]
     else { return }
+    connection.isDispatching = true
+    defer { connection.isDispatching = false }
     let call = VarlinkCall(connection, method: String(cString: name), parameters: parameters, flags: flags)
     switch method.kind {
     case .more where !call.wantsMore: return call.fail(.expectedMore)

@@ -36,7 +36,8 @@ struct SimulatorConformanceTests {
     try await withBoth { both in
       for argument in [#"["nope"]"#, "null", "[null]", #""oob""#, "{}", "[]", #"["oob","oob"]"#, #"["oob","nope"]"#, "[1]"] {
         let enable = #"{"execute": "qmp_capabilities", "arguments": {"enable": \#(argument)}}"#
-        try await both.compare(Array((enable + #"{"execute": "query-name"} {"exec-oob": "query-yank", "id": 1}"#).utf8))
+        // No command in between, which the other would overtake or not.
+        try await both.compare(Array((enable + #"{"exec-oob": "query-yank", "id": 1}"#).utf8))
         try await both.compare(Array((Self.negotiate + enable).utf8))
       }
     }

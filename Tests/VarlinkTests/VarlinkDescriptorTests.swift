@@ -42,7 +42,8 @@ import Testing
     var ends: [CInt] = [-1, -1]
     Glibc.pipe(&ends)
     let reader = OwnedDescriptor(owning: ends[0])
-    try await Self.send(client, index: "1", [Self.pipe(with: "").raw, ends[1]])
+    let taken = Self.pipe(with: "")
+    try await Self.send(client, index: "0", [taken.raw, ends[1]])
     close(ends[1])
     _ = try await client.receive()
     try await Self.send(client, index: "7", [])

@@ -41,6 +41,16 @@ struct LineLogHandler: LogHandler {
 
   /// What comes from QEMU or a client must not control the terminal. Line ends are kept.
   static func printable(_ text: String) -> String {
-    String(String.UnicodeScalarView(text.unicodeScalars.map { $0.properties.generalCategory == .control && $0 != "\n" ? "\u{FFFD}" : $0 }))
+    guard text.unicodeScalars.contains(where: controlsTerminal) else { return text }
+    return String(String.UnicodeScalarView(text.unicodeScalars.map { controlsTerminal($0) ? "\u{FFFD}" : $0 }))
+  }
+
+  /// Unicode's control characters, which are these for good, but for the line end.
+  private static func controlsTerminal(_ scalar: Unicode.Scalar) -> Bool {
+    switch scalar.value {
+    case 0x0A: false
+    case 0x00...0x1F, 0x7F...0x9F: true
+    default: false
+    }
   }
 }
