@@ -52,7 +52,9 @@ public final class VarlinkCall {
   ///
   /// - Throws: `org.varlink.service.InvalidParameter` if the parameter is no index, `ENXIO` if there is no such descriptor.
   public func takeDescriptor(_ parameter: String) throws -> OwnedDescriptor {
-    guard let index = parameters[parameter]?.integer, index >= 0 else { throw VarlinkError.invalidParameter(parameter) }
+    guard let index = parameters[parameter]?.integer, (0...Int64(Int32.max)).contains(index) else {
+      throw VarlinkError.invalidParameter(parameter)
+    }
     guard index < descriptors.count, let descriptor = descriptors[Int(index)] else {
       throw SystemdError("no descriptor \(index) came with the call", Errno(rawValue: ENXIO))
     }
@@ -103,6 +105,13 @@ public final class VarlinkCall {
     // sd_varlink_error returns the errno that the error stands for. What is left pending by a real failure would hang the
     // caller, so the connection ends instead.
     if send() < 0, call == "sd_varlink_reply" { sd_varlink_close(link) }
+  }
+}
+
+extension VarlinkError {
+  /// The value of a parameter is not acceptable.
+  @EventLoopActor public static func invalidParameter(_ name: String) -> VarlinkError {
+    VarlinkError("org.varlink.service.InvalidParameter", .object(["parameter": .string(name)]))
   }
 }
 
