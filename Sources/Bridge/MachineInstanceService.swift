@@ -8,7 +8,7 @@ public import Varlink
 /// `io.systemd.MachineInstance`, the interface that systemd-vmspawn serves, and `io.systemd.VirtualMachineInstance`.
 @EventLoopActor
 public struct MachineInstanceService {
-  private static let name = "io.systemd.MachineInstance"
+  static let name = "io.systemd.MachineInstance"
   private let machine: Machine
 
   /// Adds both interfaces to `server` and serves the calls.
@@ -23,6 +23,7 @@ public struct MachineInstanceService {
         return nil
       }
     }
+    try StorageMethods.bind(to: server, storage: machine.storage)
     try server.bind("\(name).SubscribeEvents", .more) { call in try await service.subscribeEvents(call) }
   }
 
