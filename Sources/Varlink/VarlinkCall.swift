@@ -75,6 +75,12 @@ public final class VarlinkCall {
     try check("sd_varlink_notify", sd_varlink_notify(link, parameters.pointer))
   }
 
+  /// Whether something that was sent on this connection waits here still: the caller has not read what was sent before.
+  public var hasUnsent: Bool { connection.hasUnsent }
+
+  /// Waits until all that was sent is on its way, or the caller has gone, but no longer than `limit`.
+  public func sent(within limit: Duration) async { await connection.sent(within: limit) }
+
   /// Ends the connection without a reply: the end of a stream whose source is gone.
   public func hangUp() {
     isAnswered = true

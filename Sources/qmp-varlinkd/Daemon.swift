@@ -113,7 +113,7 @@ final class Daemon {
     let sessions = Sessions(machine: machine, limits: sessionLimits, logger: logger)
     var sawShutdown = false
     let subscription = machine.subscribe { if $0.name == "SHUTDOWN" { sawShutdown = true } }
-    try MachineInstanceService.add(to: server, machine: machine)
+    try MachineInstanceService.add(to: server, machine: machine, unreadLimit: sessionLimits.unread)
     try QemuMachineInstanceService.add(to: server, sessions: sessions)
     try SessionsService.add(to: server, sessions: sessions)
     try server.listen(on: socket, mode: 0o600)
@@ -141,6 +141,7 @@ final class Daemon {
     server.stopListening()
     await sessions.finished(within: Self.farewell)
     await idle()
+    await server.sent(within: Self.farewell)
     machine.unsubscribe(subscription)
     server.shutDown()
 
