@@ -68,6 +68,8 @@ enum Campaign {
   static let parallel = number("QMP_VARLINK_STORM_PARALLEL") ?? 8
   /// QMP_VARLINK_STORM_SEEDS: from 1 on.
   static let seeds = number("QMP_VARLINK_STORM_SEEDS") ?? 1
+  /// QMP_VARLINK_STORAGE_ROUNDS: drives added and removed.
+  static let storageRounds = number("QMP_VARLINK_STORAGE_ROUNDS") ?? 40
   /// QMP_VARLINK_KILLS
   static let kills = number("QMP_VARLINK_KILLS") ?? 10
 

@@ -64,7 +64,7 @@ import Testing
       let played = try PlayedStorage()
       try await operation.prepare(played.storage)
       let before = played.contents
-      played.client.responseLimit = .milliseconds(20)
+      played.client.responseLimit = .milliseconds(100)
       played.heldBack = step
       await #expect("step \(step)") { try await operation.run(played.storage) } throws: { "\($0)" == "\(QMPError.timedOut)" }
       played.client.responseLimit = nil
@@ -122,7 +122,7 @@ import Testing
   func replacementInDoubt() async throws {
     let played = try PlayedStorage()
     try await played.storage.add("a", .temporary(), .virtioBlock)
-    played.client.responseLimit = .milliseconds(20)
+    played.client.responseLimit = .seconds(1)
     // The deletion of the old node is executed, and its reply late.
     played.heldBack = 5
     await #expect { try await played.storage.replace("a", with: .temporary()) } throws: { "\($0)" == "\(QMPError.timedOut)" }
