@@ -69,7 +69,9 @@ struct StorageStormTests {
         let start = ContinuousClock.now
         try await Self.all(Campaign.storageRounds, daemon, folder)
         let duration = ContinuousClock.now - start
-        #expect(try await Self.left(daemon) == before)
+        let after = try await Self.left(daemon)
+        #expect(after == before)
+        #expect(!daemon.log.contains("is left"), "\(daemon.log)")
         let growth = zip(memory(), memoryBefore).map { $0 - $1 }
         print("\(Campaign.storageRounds) drives in \(duration), memory grew by \(growth) KiB (daemon, QEMU); \(before)")
         #expect(growth[0] < 2048 && growth[1] < 32768)
