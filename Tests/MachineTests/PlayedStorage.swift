@@ -29,6 +29,8 @@ final class PlayedStorage {
   var refused = 0
   /// From which command on replies are held back, counted from now; 0 for none.
   var heldBack = 0
+  /// At which command, counted from now, the client gets impatient with all that come later; 0 for none.
+  var impatient = 0
   let storage: Storage
   let control: ControlMonitor
   let client: QMPClient
@@ -78,6 +80,8 @@ final class PlayedStorage {
 
   private func answer() -> String? {
     guard let text = qemu.commands.last, let command = try? JSONVariant(parsing: text) else { return nil }
+    if impatient == 1 { client.responseLimit = .milliseconds(20) }
+    if impatient > 0 { impatient -= 1 }
     if heldBack == 1, held == nil { held = [] }
     if heldBack > 1 { heldBack -= 1 }
     var reply = ScriptedQEMU.refusal("played")

@@ -92,8 +92,7 @@ import Testing
     let before = played.contents
     played.refused = operation.commands
     played.heldBack = operation.commands + 1
-    // What is answered is answered within that, on any machine.
-    played.client.responseLimit = .milliseconds(300)
+    played.impatient = operation.commands
     await #expect { try await operation.run(played.storage) } throws: { "\($0)".contains("GenericError") }
     await #expect { try await played.storage.remove("a") } throws: { $0.isBusyStorage || "\($0)" == "\(QMPError.timedOut)" }
     played.client.responseLimit = nil
@@ -122,9 +121,9 @@ import Testing
   func replacementInDoubt() async throws {
     let played = try PlayedStorage()
     try await played.storage.add("a", .temporary(), .virtioBlock)
-    played.client.responseLimit = .seconds(1)
     // The deletion of the old node is executed, and its reply late.
     played.heldBack = 5
+    played.impatient = 4
     await #expect { try await played.storage.replace("a", with: .temporary()) } throws: { "\($0)" == "\(QMPError.timedOut)" }
     await #expect { try await played.storage.remove("a") } throws: { $0.isBusyStorage }
     played.client.responseLimit = nil
