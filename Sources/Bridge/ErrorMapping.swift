@@ -13,6 +13,7 @@ public func varlinkError(for error: any Error) -> VarlinkError {
   case let error as VarlinkError: error
   case let error as MachineError: varlinkError(forMachine: error)
   case let error as QMPError: varlinkError(forMachine: .qmp(error))
+  case let error as StorageError: varlinkError(forStorage: error)
   case let error as SystemdError: systemError(error.errno, [("desc", "\(error)")])
   default: systemError(.ioError, [("desc", "\(error)")])
   }
@@ -47,6 +48,22 @@ private func varlinkError(forMonitor error: MonitorError) -> VarlinkError {
   return VarlinkError("io.qmpvarlink.Monitors.\(name)", .object([(parameter, .string(value))]))
 }
 
+@EventLoopActor
+private func varlinkError(forStorage error: StorageError) -> VarlinkError {
+  let desc = [("desc", "\(error)")]
+  return switch error {
+  case .exists: VarlinkError("io.systemd.MachineInstance.StorageExists")
+  case .notFound: VarlinkError("io.systemd.MachineInstance.NoSuchStorage")
+  case .immutable: VarlinkError("io.systemd.MachineInstance.StorageImmutable")
+  case .notSupported(let reason): VarlinkError("io.systemd.MachineInstance.ConfigNotSupported", .object(["reason": .string(reason)]))
+  case .busy: systemError(.resourceBusy, desc)
+  case .readOnly: systemError(.readOnlyFileSystem, desc)
+  case .unsuitable(let errno, _): systemError(errno, desc)
+  case .noPortLeft: systemError(.noSpace, desc)
+  case .machine(let error): varlinkError(forMachine: error)
+  }
+}
+
 /// systemd's error for an errno, as vmspawn replies it, with what more is known.
 @EventLoopActor
 private func systemError(_ errno: Errno, _ details: [(String, String)]) -> VarlinkError {
@@ -61,5 +78,7 @@ private let errnoNames: [Errno: String] = [
   .ioError: "EIO", .resourceBusy: "EBUSY", .invalidArgument: "EINVAL", .tooManyOpenFiles: "EMFILE",
   .tooManyOpenFilesInSystem: "ENFILE", .noMemory: "ENOMEM", .noBufferSpace: "ENOBUFS", .permissionDenied: "EACCES",
   .notPermitted: "EPERM", .noSuchFileOrDirectory: "ENOENT", .socketNotConnected: "ENOTCONN",
-  .notSocket: "ENOTSOCK", .addressInUse: "EADDRINUSE", .fileNameTooLong: "ENAMETOOLONG", Errno(rawValue: ENXIO): "ENXIO",
+  .notSocket: "ENOTSOCK", .addressInUse: "EADDRINUSE", .fileNameTooLong: "ENAMETOOLONG",
+  Errno(rawValue: ENXIO): "ENXIO", .badFileDescriptor: "EBADF", Errno(rawValue: EBADFD): "EBADFD", .isDirectory: "EISDIR",
+  .readOnlyFileSystem: "EROFS", .noSpace: "ENOSPC",
 ]

@@ -65,9 +65,9 @@ final class ControlMonitor {
   func keep(spare client: QMPClient, id: String) {
     client.responseLimit = Self.spareLimit
     spare = (id, client)
-    client.onRespondingChange = { [weak self] in
+    client.onRespondingChange = { [weak self, weak client] in
       // It was asked when the other did not answer, and is the first to come back.
-      guard let self, client.isResponding, !self.isUsable else { return }
+      guard let self, client?.isResponding == true, !self.isUsable else { return }
       startTask { await self.takeOver() }
     }
     client.disconnected.whenFulfilled { [weak self] _ in

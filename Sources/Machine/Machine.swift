@@ -11,6 +11,8 @@ public final class Machine {
   public let name: MachineName
   /// Adds and removes monitors of this machine.
   public let monitors: Monitors
+  /// Adds drives to this machine and removes them.
+  public let storage: Storage
   /// The QEMU that was started here; nil if it ran already.
   public let process: QEMUProcess?
   /// Fulfilled when QEMU can be reached no more. Calls in flight have failed by then.
@@ -37,12 +39,14 @@ public final class Machine {
     self.process = process
     self.logger = logger
     monitors = Monitors(control: control, controlSocket: clientSocket, logger: logger)
+    storage = Storage(control: control, logger: logger)
     control.onEvent = { [weak self] event in self?.publish(event) }
     control.onTakeOver = { [weak self] old in
       startTask {
         // What a session has left of the monitor before.
         if let old { await self?.monitors.discard(old) }
         await self?.keepSpareMonitor()
+        await self?.storage.resynchronize()
       }
     }
   }
@@ -261,6 +265,8 @@ public final class Machine {
 
   private func publish(_ event: QMPEvent) {
     logger.debug("event \(event.name)")
+    // First: whoever is told that a drive has gone may add the next at once.
+    storage.handle(event)
     for subscription in subscribers.keys.sorted() { subscribers[subscription]?(event) }
   }
 
@@ -317,6 +323,7 @@ public final class Machine {
 
   /// Lets go of a machine that goes on without us.
   public func detach() async {
+    await storage.idle(within: Self.detachLimit)
     let isClear = Promise<Void>()
     startTask {
       await self.dropSpareMonitor()

@@ -31,7 +31,7 @@ struct QEMUCommandLine {
     }
     // Who names a machine type knows which processor goes with it; some types take none.
     if configuration.qemuArguments.allSatisfy({ !["-machine", "--machine", "-M"].contains($0) }) {
-      arguments += ["-machine", "q35", "-cpu", useKVM ? "host" : "max"]
+      arguments += ["-machine", "q35", "-cpu", useKVM ? "host" : "max"] + Self.hotplugPorts
     }
     if let image = configuration.image, let imageFormat {
       let node = JSONVariant.object([
@@ -63,5 +63,15 @@ struct QEMUCommandLine {
   /// A comma ends a value in QEMU's option syntax unless it is doubled.
   private static func escaped(_ value: String) -> String {
     value.split(separator: ",", omittingEmptySubsequences: false).joined(separator: ",,")
+  }
+
+  /// The PCIe ports for storage that is added later, eight to a slot of the root bus. Slots and chassis numbers are high ones: users'
+  /// own devices count from the other end.
+  private static var hotplugPorts: [String] {
+    (0..<HotplugPorts.count).flatMap { number in
+      let address = "0x\(String(0x10 + number / 8, radix: 16)).\(number % 8)"
+      let sharesSlot = number % 8 == 0 ? ",multifunction=on" : ""
+      return ["-device", "pcie-root-port,id=\(HotplugPorts.id(number)),bus=pcie.0,chassis=\(240 + number),addr=\(address)\(sharesSlot)"]
+    }
   }
 }

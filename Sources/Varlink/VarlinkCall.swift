@@ -52,7 +52,9 @@ public final class VarlinkCall {
   ///
   /// - Throws: `org.varlink.service.InvalidParameter` if the parameter is no index, `ENXIO` if there is no such descriptor.
   public func takeDescriptor(_ parameter: String) throws -> OwnedDescriptor {
-    guard let index = parameters[parameter]?.integer, index >= 0 else { throw VarlinkError.invalidParameter(parameter) }
+    guard let index = parameters[parameter]?.integer, (0...Int64(Int32.max)).contains(index) else {
+      throw VarlinkError.invalidParameter(parameter)
+    }
     guard index < descriptors.count, let descriptor = descriptors[Int(index)] else {
       throw SystemdError("no descriptor \(index) came with the call", Errno(rawValue: ENXIO))
     }
@@ -73,6 +75,12 @@ public final class VarlinkCall {
     try check("sd_varlink_notify", sd_varlink_notify(link, parameters.pointer))
     connection.send()
   }
+
+  /// Whether something that was sent on this connection waits here still: the caller has not read what was sent before.
+  public var hasUnsent: Bool { connection.hasUnsent }
+
+  /// Waits until all that was sent is on its way, or the caller has gone, but no longer than `limit`.
+  public func sent(within limit: Duration) async { await connection.sent(within: limit) }
 
   /// Ends the connection without a reply: the end of a stream whose source is gone.
   public func hangUp() {
@@ -105,6 +113,13 @@ public final class VarlinkCall {
     // caller, so the connection ends instead.
     if send() < 0, call == "sd_varlink_reply" { sd_varlink_close(link) }
     connection.send()
+  }
+}
+
+extension VarlinkError {
+  /// The value of a parameter is not acceptable.
+  @EventLoopActor public static func invalidParameter(_ name: String) -> VarlinkError {
+    VarlinkError("org.varlink.service.InvalidParameter", .object(["parameter": .string(name)]))
   }
 }
 

@@ -54,6 +54,28 @@ final class VarlinkConnection {
     if hasEnded { handler() } else { endHandlers.append(handler) }
   }
 
+  /// Whether libsystemd holds output that the socket does not take.
+  var hasUnsent: Bool {
+    guard !hasEnded else { return false }
+    let events = sd_varlink_get_events(link)
+    return events > 0 && events & CInt(EPOLLOUT.rawValue) != 0
+  }
+
+  /// Waits until there is no such output, but no longer than `limit`.
+  func sent(within limit: Duration) async {
+    guard hasUnsent else { return }
+    // epoll takes a descriptor once, and libsystemd has this one there: a second number for the same socket tells when it takes more.
+    let copy = fcntl(sd_varlink_get_fd(link), F_DUPFD_CLOEXEC, 3)
+    guard copy >= 0 else { return }
+    let descriptor = OwnedDescriptor(owning: copy)
+    let sent = Promise<Void>()
+    var source = try? EventSource.descriptor(descriptor.raw, .writable) { [self] _ in if !hasUnsent { sent.fulfil() } }
+    atEnd { sent.fulfil() }
+    if source != nil { _ = await sent.value(within: limit) }
+    source.cancel()
+    withExtendedLifetime(descriptor) {}
+  }
+
   /// The server's disconnect callback came.
   func didEnd() {
     hasEnded = true

@@ -126,6 +126,12 @@ public final class VarlinkServer {
   /// Stops listening; connections go on.
   public func stopListening() { sd_varlink_server_shutdown(server) }
 
+  /// Waits until all that was sent to callers is on its way, but no longer than `limit`.
+  public func sent(within limit: Duration) async {
+    let deadline = ContinuousClock.now + limit
+    for connection in Array(connections.values) { await connection.sent(within: deadline - .now) }
+  }
+
   /// How many connections there are, upgraded ones not counted.
   public var connectionCount: Int { connections.count }
 

@@ -119,7 +119,7 @@ final class Daemon {
     let sessions = Sessions(machine: machine, limits: sessionLimits, logger: logger)
     var shutdown: QMPEvent?
     let subscription = machine.subscribe { if $0.name == "SHUTDOWN" { shutdown = $0 } }
-    try MachineInstanceService.add(to: server, machine: machine)
+    try MachineInstanceService.add(to: server, machine: machine, unreadLimit: sessionLimits.unread)
     try QemuMachineInstanceService.add(to: server, sessions: sessions)
     try SessionsService.add(to: server, sessions: sessions)
     let monitors = AddedMonitors(machine: machine, sessions: sessions, limit: maxMonitors, logger: logger)
@@ -150,6 +150,7 @@ final class Daemon {
     server.stopListening()
     await sessions.finished(within: Self.farewell)
     await idle()
+    await server.sent(within: Self.farewell)
     machine.unsubscribe(subscription)
     server.shutDown()
 

@@ -29,7 +29,8 @@ struct ServiceOptions: ParsableArguments {
 
   @Option(
     name: .long,
-    help: ArgumentHelp("How many MiB of replies and events a session's client may leave unread before it is ended.", valueName: "MiB"))
+    help: ArgumentHelp(
+      "How many MiB of replies and events a session's client or a subscriber may leave unread before it is ended.", valueName: "MiB"))
   var unreadLimit = 16
 
   @Option(

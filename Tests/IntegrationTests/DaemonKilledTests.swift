@@ -79,6 +79,8 @@ enum Campaign {
   static let seeds = number("QMP_VARLINK_STORM_SEEDS") ?? 1
   /// QMP_VARLINK_CYCLES: monitors that are added and removed.
   static let cycles = number("QMP_VARLINK_CYCLES") ?? 300
+  /// QMP_VARLINK_STORAGE_ROUNDS: drives added and removed.
+  static let storageRounds = number("QMP_VARLINK_STORAGE_ROUNDS") ?? 40
   /// QMP_VARLINK_KILLS
   static let kills = number("QMP_VARLINK_KILLS") ?? 10
 

@@ -24,7 +24,14 @@ import Testing
         "-name", "guest=web-1.example", "-no-user-config", "-nodefaults", "-display", "none", "-accel", "tcg", "-m", "1G", "-smp",
         "1",
         "-chardev", "socket,id=qv-control,fd=3", "-qmp", "chardev:qv-control", "-machine", "q35", "-cpu", "max",
-      ])
+      ] + Self.ports)
+  }
+
+  /// Ten ports for storage that comes later, in two slots.
+  private static let ports = (0..<10).flatMap { number in
+    let place = number < 8 ? "0x10.\(number)" : "0x11.\(number - 8)"
+    let shared = number == 0 || number == 8 ? ",multifunction=on" : ""
+    return ["-device", "pcie-root-port,id=qv-p\(number),bus=pcie.0,chassis=\(240 + number),addr=\(place)\(shared)"]
   }
 
   @Test("QEMU ends with the daemon, unless others are to find it") @EventLoopActor
@@ -60,10 +67,11 @@ import Testing
       $0.qemuArguments = ["-device", "virtio-rng-pci", "--", "-S"]
     }
     #expect(arguments[6...11] == ["-accel", "kvm", "-m", "512M", "-smp", "4"])
+    let q35 = ["-machine", "q35", "-cpu", "host"] + Self.ports
+    #expect(Array(arguments[16...].prefix(q35.count)) == q35)
     #expect(
-      arguments[16...] == [
-        "-machine", "q35", "-cpu", "host", "-blockdev",
-        #"{"driver":"qcow2","node-name":"disk","file":{"driver":"file","filename":"/images/disk.qcow2"}}"#, "-device",
+      arguments[(16 + q35.count)...] == [
+        "-blockdev", #"{"driver":"qcow2","node-name":"disk","file":{"driver":"file","filename":"/images/disk.qcow2"}}"#, "-device",
         "virtio-blk-pci,drive=disk,bootindex=1", "-kernel", "/boot/vm linuz", "-initrd", "/boot/initrd", "-append",
         "console=ttyS0 quiet", "-chardev", "file,id=console,path=/logs/a,,b,,,,c", "-serial", "chardev:console", "-device",
         "virtio-rng-pci", "--", "-S",
@@ -82,7 +90,7 @@ import Testing
   @Test("who names a machine type has named the processor too", arguments: ["-machine", "--machine", "-M"]) @EventLoopActor
   func ownMachine(option: String) throws {
     let arguments = try arguments { $0.qemuArguments = [option, "none"] }
-    #expect(!arguments.contains("q35") && !arguments.contains("-cpu"))
+    #expect(!arguments.contains("q35") && !arguments.contains("-cpu") && !arguments.contains { $0.contains("root-port") })
     #expect(arguments.suffix(2) == [option, "none"])
   }
 

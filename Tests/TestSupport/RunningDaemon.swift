@@ -208,9 +208,9 @@ public final class VarlinkPeer {
 
   public init(_ peer: Peer) { self.peer = peer }
 
-  /// Sends a call.
-  public func send(_ method: String, _ parameters: String = "{}", flags: String = "") async throws {
-    try await peer.write(Array(#"{"method":"\#(method)","parameters":\#(parameters)\#(flags)}"#.utf8) + [0])
+  /// Sends a call, with descriptors that stay the caller's.
+  public func send(_ method: String, _ parameters: String = "{}", flags: String = "", descriptors: [CInt] = []) async throws {
+    try await peer.write(Array(#"{"method":"\#(method)","parameters":\#(parameters)\#(flags)}"#.utf8) + [0], descriptors: descriptors)
   }
 
   /// The next message.
@@ -225,8 +225,10 @@ public final class VarlinkPeer {
   }
 
   /// Sends a call and waits for its reply.
-  public func call(_ method: String, _ parameters: String = "{}", flags: String = "") async throws -> String {
-    try await send(method, parameters, flags: flags)
+  public func call(
+    _ method: String, _ parameters: String = "{}", flags: String = "", descriptors: [CInt] = []
+  ) async throws -> String {
+    try await send(method, parameters, flags: flags, descriptors: descriptors)
     return try await receive()
   }
 }

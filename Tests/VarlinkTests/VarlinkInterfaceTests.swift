@@ -22,7 +22,11 @@ import Varlink
   func methods() throws {
     let machine = try VarlinkInterface(parsing: Interfaces.machineInstance)
     #expect(machine.name == "io.systemd.MachineInstance")
-    #expect(machine.methods.sorted() == ["Describe", "Pause", "PowerOff", "Reboot", "Resume", "SubscribeEvents", "Terminate"])
+    #expect(
+      machine.methods.sorted() == [
+        "AddStorage", "Describe", "Pause", "PowerOff", "Reboot", "RemoveStorage", "ReplaceStorage", "Resume", "SubscribeEvents",
+        "Terminate",
+      ])
     #expect(try VarlinkInterface(parsing: Interfaces.qemuMachineInstance).methods == ["AcquireQMP"])
     let virtual = try VarlinkInterface(parsing: Interfaces.virtualMachineInstance)
     #expect(virtual.name == "io.systemd.VirtualMachineInstance")

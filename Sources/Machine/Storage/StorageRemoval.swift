@@ -1,0 +1,30 @@
+import QMP
+import SystemdEvent
+
+/// Asks the guest to let go of a drive. What follows when it has is ``Storage/deviceHasGone(_:)``.
+@EventLoopActor
+struct StorageRemoval {
+  private let storage: Storage
+  private let drive: Drive
+
+  init(storage: Storage, drive: Drive) {
+    self.storage = storage
+    self.drive = drive
+  }
+
+  func run() async throws(StorageError) {
+    drive.state = .removing
+    do throws(QMPError) {
+      try await storage.control.execute(drive.deviceDelete.name, drive.deviceDelete.arguments)
+    } catch {
+      switch error {
+      case .execute(_, "DeviceNotFound", _):
+        // Somebody else has removed it, and the event was lost.
+        return storage.deviceHasGone(drive)
+      case .timedOut, .disconnected: storage.abandon(drive)
+      default: drive.state = .attached
+      }
+      throw .machine(.qmp(error))
+    }
+  }
+}
