@@ -124,6 +124,23 @@ import Testing
     await #expect { try await played.storage.remove("a") } throws: { $0.isStorage(.notFound) }
   }
 
+  @Test("a guest that has missed the question can be asked again") @EventLoopActor
+  func askedAgain() async throws {
+    let played = try PlayedStorage()
+    played.guestLetsGo = false
+    try await played.storage.add("a", .temporary(), .virtioBlock)
+    try await played.storage.remove("a")
+    await #expect { try await played.storage.remove("a") } throws: { $0.isBusyStorage }
+    played.storage.answerLimit = .zero
+    let before = played.qemu.commands.count
+    try await played.storage.remove("a")
+    #expect(try played.names(after: before) == ["device_del"])
+    played.guestLetsGo = true
+    try await played.storage.remove("a")
+    try await played.settle()
+    #expect(played.contents == PlayedStorage.Contents())
+  }
+
   @Test("a name that is about to get free is waited for") @EventLoopActor
   func successor() async throws {
     let played = try PlayedStorage(ports: 1)

@@ -30,6 +30,8 @@ final class Drive {
   var port: String?
   /// Whether it has a place on the SCSI controller.
   var usesController = false
+  /// When the guest was last asked to let go of it; nil while that is under way.
+  var asked: ContinuousClock.Instant?
   /// Fulfilled when its name is free again.
   let hasGone = Promise<Void>()
   /// Whether its device was deleted by somebody else, while an operation was under way.

@@ -82,12 +82,17 @@ public final class Storage {
     logger.info("storage added", metadata: ["name": "\(name)", "device": "\(drive.id)"])
   }
 
+  /// How long a guest may take to let go of a drive before it can be asked again.
+  var answerLimit = Duration.seconds(5)
+
   /// Asks the guest to let go of a drive. The drive is gone when the guest has; QEMU tells that by an event, DEVICE_DELETED.
   public func remove(_ name: String) async throws(StorageError) {
     try await begin()
     defer { end() }
     let drive = try find(name)
-    try requireIdle(drive)
+    // A guest that was not up yet has missed the question, and nobody asks it again but us.
+    let mayAskAgain = drive.state == .removing && drive.asked.map { .now - $0 >= answerLimit } == true
+    if !mayAskAgain { try requireIdle(drive) }
     try await StorageRemoval(storage: self, drive: drive).run()
   }
 
@@ -172,7 +177,7 @@ public final class Storage {
     whenRecovered {
       let results = await self.control.pipeline([drive.deviceDelete] + (file.map { [$0.removeSet] } ?? []))
       switch results[0].failure {
-      case nil: break
+      case nil: drive.asked = .now
       case .timedOut?, .disconnected?: self.abandon(drive, file)
       default: self.deviceHasGone(drive)
       }

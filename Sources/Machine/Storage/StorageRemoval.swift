@@ -14,8 +14,10 @@ struct StorageRemoval {
 
   func run() async throws(StorageError) {
     drive.state = .removing
+    drive.asked = nil
     do throws(QMPError) {
       try await storage.control.execute(drive.deviceDelete.name, drive.deviceDelete.arguments)
+      drive.asked = .now
     } catch {
       switch error {
       case .execute(_, "DeviceNotFound", _):
