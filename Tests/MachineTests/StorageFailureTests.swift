@@ -92,7 +92,7 @@ import Testing
     let before = played.contents
     played.refused = operation.commands
     played.heldBack = operation.commands + 1
-    played.impatient = operation.commands
+    played.impatient = operation.commands + 1
     await #expect { try await operation.run(played.storage) } throws: { "\($0)".contains("GenericError") }
     await #expect { try await played.storage.remove("a") } throws: { $0.isBusyStorage || "\($0)" == "\(QMPError.timedOut)" }
     played.client.responseLimit = nil
@@ -123,7 +123,7 @@ import Testing
     try await played.storage.add("a", .temporary(), .virtioBlock)
     // The deletion of the old node is executed, and its reply late.
     played.heldBack = 5
-    played.impatient = 4
+    played.impatient = 5
     await #expect { try await played.storage.replace("a", with: .temporary()) } throws: { "\($0)" == "\(QMPError.timedOut)" }
     await #expect { try await played.storage.remove("a") } throws: { $0.isBusyStorage }
     played.client.responseLimit = nil
