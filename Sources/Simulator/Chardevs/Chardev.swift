@@ -85,9 +85,10 @@ final class Chardev {
 
   /// Ends everything. `removingFile` is false for a QEMU that is killed.
   func close(removingFile: Bool = true) {
+    // Whoever sees the connection's end finds no socket any more.
+    listener?.close(removingFile: removingFile)
     connection?.close()
     connection = nil
-    listener?.close(removingFile: removingFile)
   }
 
   private func drop() {
