@@ -1,4 +1,4 @@
-import SystemdEvent
+public import SystemdEvent
 public import SystemdJSON
 
 /// An error reply: a qualified name and parameters.
@@ -17,9 +17,12 @@ public struct VarlinkError: Error, Sendable {
   public static let expectedMore = VarlinkError("org.varlink.service.ExpectedMore")
   /// The method turns the connection over to another protocol, and the caller did not ask for that.
   public static let expectedUpgrade = VarlinkError("org.varlink.service.ExpectedUpgrade")
+}
 
+@EventLoopActor
+extension VarlinkError {
   /// The value of a parameter is not acceptable.
-  @EventLoopActor public static func invalidParameter(_ name: String) -> VarlinkError {
+  public static func invalidParameter(_ name: String) -> VarlinkError {
     VarlinkError("org.varlink.service.InvalidParameter", .object(["parameter": .string(name)]))
   }
 }
