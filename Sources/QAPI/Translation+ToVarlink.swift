@@ -34,7 +34,7 @@ extension Translation {
   /// The output field of commands that return something else than an object.
   static var resultField: String { "return" }
   /// How many elements of a result become Varlink's without a pause.
-  private static var mostAtOnce: Int { 64 }
+  private static var mostAtOnce: Int { 16 }
 
   func varlink(_ value: JSONVariant, _ shape: Shape) throws(ValueError) -> JSONVariant {
     switch shape {
