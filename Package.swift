@@ -84,7 +84,8 @@ let package = Package(
       ]),
     .target(name: "SystemdJSON", dependencies: ["SystemdEvent", "CSystemd"]),
     .target(
-      name: "Interfaces", path: "interfaces",
+      // What is generated is for people to read; the daemon makes its own.
+      name: "Interfaces", path: "interfaces", exclude: ["generated"],
       resources: [
         .embedInCode("io.systemd.MachineInstance.varlink"),
         .embedInCode("io.systemd.VirtualMachineInstance.varlink"),
