@@ -64,7 +64,7 @@ public struct QMPService {
   private static func schema(from reply: JSONVariant) async throws(SchemaError) -> Schema {
     var reader = SchemaReader()
     var sliceEnd = ContinuousClock.now + slice
-    for entry in reply.elements ?? [] {
+    for entry in try SchemaReader.entries(of: reply) {
       try reader.read(entry)
       if ContinuousClock.now >= sliceEnd {
         await nextTurn()

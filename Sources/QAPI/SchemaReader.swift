@@ -20,9 +20,14 @@ public struct SchemaReader {
   /// Reads a whole schema.
   public static func read(_ reply: JSONVariant) throws(SchemaError) -> Schema {
     var reader = SchemaReader()
-    guard let entries = reply.elements else { throw SchemaError("the schema is not an array") }
-    for entry in entries { try reader.read(entry) }
+    for entry in try entries(of: reply) { try reader.read(entry) }
     return reader.schema
+  }
+
+  /// What there is to read.
+  public static func entries(of reply: JSONVariant) throws(SchemaError) -> [JSONVariant] {
+    guard let entries = reply.elements else { throw SchemaError("the schema is not an array") }
+    return entries
   }
 
   /// Reads one element of the array that the schema is.

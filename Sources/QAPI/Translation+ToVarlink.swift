@@ -21,7 +21,7 @@ extension Translation {
     var converted: [JSONVariant] = []
     for (index, value) in elements.enumerated() {
       if index > 0, index.isMultiple(of: Self.mostAtOnce) { await pause() }
-      do { converted.append(try varlink(value, element)) } catch { throw error.under(index).under(Self.resultField) }
+      do { converted.append(try varlink(value, element)) } catch { throw error.under(index) }
     }
     return .object([(Self.resultField, .array(converted))])
   }

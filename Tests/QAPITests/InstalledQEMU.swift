@@ -1,3 +1,4 @@
+import SystemPackage
 import SystemdEvent
 import SystemdJSON
 import TestSupport
@@ -25,9 +26,13 @@ enum InstalledQEMU {
   }
 
   private static func ask() async throws -> JSONVariant {
-    let machine = ["-machine", "none", "-nodefaults", "-display", "none", "-qmp", "stdio"]
+    // Into a file, which takes everything at once: QEMU does not wait for a pipe when it quits.
+    let folder = try TemporaryFolder()
+    defer { withExtendedLifetime(folder) {} }
+    let output = folder.path.appending("output")
+    let qemu = "qemu-system-x86_64 -machine none -nodefaults -display none -qmp stdio"
     let input = #"{"execute":"qmp_capabilities"}{"execute":"query-qmp-schema"}{"execute":"quit"}"#
-    let result = try await command("qemu-system-x86_64", machine, input: input)
+    let result = try await command("sh", ["-c", "\(qemu) >\(output); cat \(output)"], input: input)
     guard let line = result.output.split(whereSeparator: \.isNewline).first(where: { $0.hasPrefix(#"{"return": ["#) }),
       let schema = try JSONVariant(parsing: String(line))["return"]
     else { throw NeverCame(description: "a schema; QEMU said:\n\(result.output.prefix(1000))\(result.error)") }
