@@ -211,7 +211,9 @@ struct QMPServiceTests {
 
   @Test("commands that may are executed out of band, while QEMU is stuck in another") @EventLoopActor
   func outOfBand() async throws {
-    try await Self.withService { daemon in
+    // Being stuck is not to become not responding, however slow this machine is.
+    let patient = ["run", "--machine", "test", "--accel", "tcg", "--response-limit", "600", "--", "-machine", "none"]
+    try await Self.withService(patient) { daemon in
       let fifo = daemon.directory.appending("fifo")
       try #require(await command("mkfifo", [fifo.string]).status == 0)
       // The first makes the monitor for them, which a QEMU that is stuck cannot.
