@@ -7,7 +7,7 @@ BINARIES := qmp-varlinkd qmp-simulator
 SWIFT_SOURCES := Package.swift Sources Tests interfaces
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test storm bench gate check format shell install clean
+.PHONY: help demo build test storm bench gate check generated format shell install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1	/p' Makefile | expand -t 16
@@ -39,6 +39,12 @@ gate: build ## fail if an operation costs more system calls, allocations or inst
 check: ## check the format and build everything with warnings as errors
 	$(ENV) swift format lint --strict --parallel --recursive $(SWIFT_SOURCES)
 	$(ENV) swift build --build-tests
+
+generated: ## write interfaces/generated/ anew, from the QEMU of the environment
+	$(ENV) swift build --product qmp-varlinkd
+	mkdir -p interfaces/generated
+	$(ENV) .build/debug/qmp-varlinkd interface >interfaces/generated/.new
+	mv interfaces/generated/.new interfaces/generated/io.qmpvarlink.QMP.varlink
 
 format: ## rewrite the Swift sources in the project's format
 	$(ENV) swift format --in-place --parallel --recursive $(SWIFT_SOURCES)

@@ -37,7 +37,7 @@ let package = Package(
     .target(
       name: "Bridge",
       dependencies: [
-        "Interfaces", "Varlink", "Machine", "Relay", "QMP", "SystemdEvent", "SystemdJSON",
+        "Interfaces", "Varlink", "Machine", "Relay", "QAPI", "QMP", "SystemdEvent", "SystemdJSON",
         .product(name: "Logging", package: "swift-log"),
         .product(name: "SystemPackage", package: "swift-system"),
       ]),
@@ -48,6 +48,7 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
         .product(name: "SystemPackage", package: "swift-system"),
       ]),
+    .target(name: "QAPI", dependencies: ["SystemdEvent", "SystemdJSON"]),
     .target(
       name: "Relay",
       dependencies: ["SystemdEvent", "SystemdJSON", .product(name: "SystemPackage", package: "swift-system")]),
@@ -83,7 +84,8 @@ let package = Package(
       ]),
     .target(name: "SystemdJSON", dependencies: ["SystemdEvent", "CSystemd"]),
     .target(
-      name: "Interfaces", path: "interfaces",
+      // What is generated is for people to read; the daemon makes its own.
+      name: "Interfaces", path: "interfaces", exclude: ["generated"],
       resources: [
         .embedInCode("io.systemd.MachineInstance.varlink"),
         .embedInCode("io.systemd.VirtualMachineInstance.varlink"),
@@ -104,6 +106,11 @@ let package = Package(
     .testTarget(name: "SystemdJSONTests", dependencies: ["SystemdJSON", "TestSupport"]),
     .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "qmp-simulator", "TestSupport"]),
     .testTarget(name: "QMPTests", dependencies: ["QMP", "TestSupport"]),
+    .testTarget(
+      name: "QAPITests",
+      dependencies: [
+        "QAPI", "Varlink", "SystemdEvent", "SystemdJSON", "TestSupport", .product(name: "SystemPackage", package: "swift-system"),
+      ]),
     .testTarget(name: "RelayTests", dependencies: ["Relay", "TestSupport"]),
     .testTarget(name: "VarlinkTests", dependencies: ["Varlink", "Interfaces", "TestSupport"]),
     .testTarget(name: "MachineTests", dependencies: ["Machine", "TestSupport"]),

@@ -43,8 +43,10 @@ final class ControlMonitor {
 
   var isResponding: Bool { client.isResponding }
   var hasSpare: Bool { spare != nil }
-  /// The ids of the control monitor, if it is one of ours, and of the spare one.
-  var ids: [String] { [id, spare?.id].compactMap { $0 } }
+  /// The id of the monitor for what QEMU executes out of band, while there is one.
+  var outOfBandID: String?
+  /// The ids of the control monitor, if it is one of ours, of the spare one, and of the one for out-of-band commands.
+  var ids: [String] { [id, spare?.id, outOfBandID].compactMap { $0 } }
 
   @discardableResult
   func execute(_ command: String, _ arguments: JSONVariant? = nil) async throws(QMPError) -> JSONVariant {

@@ -20,7 +20,8 @@ public final class Machine {
   /// What QEMU said of itself.
   public let greeting: Greeting
 
-  private let control: ControlMonitor
+  let control: ControlMonitor
+  let outOfBand: OutOfBandMonitor
   private let statusQuery: SharedQuery<Result<Status, MachineError>>
   private let logger: Logger
   private var spareInTheMaking: Promise<Void>?
@@ -40,6 +41,7 @@ public final class Machine {
     self.logger = logger
     monitors = Monitors(control: control, controlSocket: clientSocket, logger: logger)
     storage = Storage(control: control, logger: logger)
+    outOfBand = OutOfBandMonitor(control: control, monitors: monitors, responseLimit: responseLimit, logger: logger)
     control.onEvent = { [weak self] event in self?.publish(event) }
     control.onTakeOver = { [weak self] old in
       startTask {
@@ -327,6 +329,7 @@ public final class Machine {
     let isClear = Promise<Void>()
     startTask {
       await self.dropSpareMonitor()
+      await self.outOfBand.remove()
       isClear.fulfil()
     }
     _ = await isClear.value(within: Self.detachLimit)

@@ -30,11 +30,15 @@ public struct QMPCommand: Sendable {
   public let arguments: JSONVariant?
   /// Passed along with the command's first byte (SCM_RIGHTS). They stay the caller's, who keeps them open until the reply.
   public let descriptors: [CInt]
+  /// Executed at once, whatever the server is at. Replies keep their order among commands that are all of this kind, on a
+  /// connection that has the capability `oob`.
+  public let isOutOfBand: Bool
 
-  public init(_ name: String, _ arguments: JSONVariant? = nil, descriptors: [CInt] = []) {
+  public init(_ name: String, _ arguments: JSONVariant? = nil, descriptors: [CInt] = [], isOutOfBand: Bool = false) {
     self.name = name
     self.arguments = arguments
     self.descriptors = descriptors
+    self.isOutOfBand = isOutOfBand
   }
 }
 

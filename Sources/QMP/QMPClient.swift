@@ -110,11 +110,14 @@ public final class QMPClient {
 
   /// Negotiates, without waiting for the greeting first: a server reads what came early once it is ready.
   ///
-  /// - Parameter limit: how long to wait for the greeting, and then for the reply; nil waits until the connection ends.
+  /// - Parameters:
+  ///   - capabilities: what to enable of what the server can.
+  ///   - limit: how long to wait for the greeting, and then for the reply; nil waits until the connection ends.
   /// - Returns: the greeting.
-  public func negotiate(within limit: Duration? = nil) async throws(QMPError) -> Greeting {
+  public func negotiate(enabling capabilities: [String] = [], within limit: Duration? = nil) async throws(QMPError) -> Greeting {
     let negotiated = Promise<Result<JSONVariant, QMPError>>()
-    startTask { negotiated.fulfil(await self.pipeline([QMPCommand("qmp_capabilities")])[0]) }
+    let arguments = capabilities.isEmpty ? nil : JSONVariant.object(["enable": .array(capabilities.map { .string($0) })])
+    startTask { negotiated.fulfil(await self.pipeline([QMPCommand("qmp_capabilities", arguments)])[0]) }
     let greeting: Result<Greeting, QMPError>
     if let limit {
       guard let inTime = await greeted.value(within: limit) else {
@@ -332,7 +335,7 @@ extension QMPCommand {
   /// Appends the shortest form that QEMU accepts: no spaces, no id, no line end.
   @EventLoopActor
   func appendWireForm(to bytes: inout [UInt8]) {
-    bytes.append(contentsOf: #"{"execute":""#.utf8)
+    bytes.append(contentsOf: (isOutOfBand ? #"{"exec-oob":""# : #"{"execute":""#).utf8)
     bytes.append(contentsOf: name.utf8)
     bytes.append(UInt8(ascii: "\""))
     if let arguments {

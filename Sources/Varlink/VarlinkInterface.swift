@@ -6,7 +6,8 @@ public import SystemdEvent
 /// introspection.
 @EventLoopActor
 public final class VarlinkInterface {
-  let pointer: UnsafeMutablePointer<sd_varlink_interface>
+  private let parsed: Parsed
+  var pointer: UnsafeMutablePointer<sd_varlink_interface> { parsed.pointer }
   public let name: String
 
   /// What the IDL's grammar cannot say of a method, and its printer writes as a comment.
@@ -24,16 +25,34 @@ public final class VarlinkInterface {
     public let description: String
   }
 
+  /// Parsed IDL text on its way to the loop. Long texts take milliseconds, and can be parsed on any thread.
+  public final class Parsed: @unchecked Sendable {
+    // Unchecked because of the pointer, which is to memory that nothing else refers to, and does not change.
+    fileprivate let pointer: UnsafeMutablePointer<sd_varlink_interface>
+
+    /// Parses IDL text.
+    public init(_ text: String) throws(ParseError) {
+      var parsed: UnsafeMutablePointer<sd_varlink_interface>?
+      var line: UInt32 = 0
+      var column: UInt32 = 0
+      let result = sd_varlink_idl_parse(text, &line, &column, &parsed)
+      guard result >= 0, let parsed else { throw ParseError(description: "IDL, line \(line), column \(column): errno \(-result)") }
+      pointer = parsed
+    }
+
+    deinit { sd_varlink_interface_free(pointer) }
+  }
+
   /// Parses IDL text. `kinds` names the methods that are not plain.
-  public init(parsing text: String, kinds: [String: MethodKind] = [:]) throws(ParseError) {
-    var parsed: UnsafeMutablePointer<sd_varlink_interface>?
-    var line: UInt32 = 0
-    var column: UInt32 = 0
-    let result = sd_varlink_idl_parse(text, &line, &column, &parsed)
-    guard result >= 0, let parsed else { throw ParseError(description: "IDL, line \(line), column \(column): errno \(-result)") }
-    pointer = parsed
-    name = String(cString: parsed.pointee.name)
-    for symbol in Self.symbols(of: parsed) where symbol.pointee.symbol_type == SD_VARLINK_METHOD {
+  public convenience init(parsing text: String, kinds: [String: MethodKind] = [:]) throws(ParseError) {
+    self.init(try Parsed(text), kinds: kinds)
+  }
+
+  /// Makes an interface of parsed text, which is for one interface only. `kinds` names the methods that are not plain.
+  public init(_ parsed: Parsed, kinds: [String: MethodKind] = [:]) {
+    self.parsed = parsed
+    name = String(cString: parsed.pointer.pointee.name)
+    for symbol in Self.symbols(of: parsed.pointer) where symbol.pointee.symbol_type == SD_VARLINK_METHOD {
       switch kinds[String(cString: symbol.pointee.name)] ?? .plain {
       case .plain: break
       // "Supports", although these methods require it: for those that require, libsystemd 262 leaves calls with another
@@ -43,8 +62,6 @@ public final class VarlinkInterface {
       }
     }
   }
-
-  isolated deinit { sd_varlink_interface_free(pointer) }
 
   /// The names of its methods, unqualified.
   public var methods: [String] {

@@ -128,6 +128,8 @@ final class Daemon {
     let status = "machine \(machineName), QEMU \(machine.greeting.version)"
     logger.info("serving \(status) at \(socket)")
     ServiceManager.ready("Serving \(status)")
+    // Beside the rest: it takes QEMU and us some time, which nobody has to wait for.
+    startTask { [logger] in await QMPService.add(to: server, machine: machine, logger: logger) }
 
     let over = Promise<Void>()
     machine.disconnected.whenFulfilled { _ in over.fulfil() }

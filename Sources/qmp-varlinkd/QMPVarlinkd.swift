@@ -23,7 +23,7 @@ struct QMPVarlinkd: ParsableCommand {
         70     the daemon failed
       """,
     version: programVersion,
-    subcommands: [RunCommand.self, AttachCommand.self])
+    subcommands: [RunCommand.self, AttachCommand.self, InterfaceCommand.self])
 }
 
 /// The version of this program, as `--version` and `org.varlink.service.GetInfo` tell it.

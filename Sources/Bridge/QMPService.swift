@@ -1,0 +1,109 @@
+public import Logging
+public import Machine
+import QAPI
+import QMP
+public import SystemdEvent
+import SystemdJSON
+public import Varlink
+
+/// `io.qmpvarlink.QMP`: every command and every event of QEMU, typed, as the QEMU that runs describes them.
+///
+/// QEMU takes some milliseconds to describe itself, and so do we to understand it, so this is for after the service is up: the
+/// interface is added to a server that serves already. What is not bound to the loop's thread happens on another meanwhile, and
+/// the rest in slices.
+@EventLoopActor
+public struct QMPService {
+  public nonisolated static let name = "io.qmpvarlink.QMP"
+  /// How long the loop is kept at a time.
+  private static let slice = Duration.milliseconds(2)
+
+  let translation: Translation
+  let machine: Machine
+  let logger: Logger
+  /// QEMU's names for commands that it does not answer when they succeed.
+  let unanswered: Set<String>
+
+  private init(_ translation: Translation, _ machine: Machine, _ logger: Logger) {
+    self.translation = translation
+    self.machine = machine
+    self.logger = logger
+    unanswered = Set(translation.commands.lazy.filter { !$0.isAnswered }.map(\.name))
+  }
+
+  /// Asks QEMU what it can, adds that as an interface to `server`, and serves the calls. If it cannot be done, the log says why,
+  /// and the daemon goes on without the interface.
+  public static func add(to server: VarlinkServer, machine: Machine, logger: Logger) async {
+    let start = ContinuousClock.now
+    do {
+      let reply = try await schemaReply(of: machine)
+      let asked = ContinuousClock.now
+      let schema = try await schema(from: reply)
+      let (translation, parsed) = try await elsewhere {
+        let translation = try Translation(of: schema, interface: name)
+        return (translation, try VarlinkInterface.Parsed(translation.text))
+      }
+      let service = QMPService(translation, machine, logger)
+      try server.add(VarlinkInterface(parsed, kinds: ["SubscribeEvents": .more]))
+      try await service.bind(to: server)
+      let milliseconds = { (duration: Duration) in "\(Int((duration / .milliseconds(1)).rounded()))" }
+      logger.info(
+        "serving \(name): \(translation.commands.count) commands and \(translation.events.count) events",
+        metadata: ["ms-asking": "\(milliseconds(asked - start))", "ms-translating": "\(milliseconds(ContinuousClock.now - asked))"])
+    } catch {
+      guard machine.disconnected.result == nil else { return }
+      logger.warning("\(name) is not served: \(error)")
+    }
+  }
+
+  /// The definition of the interface as it is for `machine`.
+  public static func definition(for machine: Machine) async throws -> String {
+    let schema = try await schema(from: schemaReply(of: machine))
+    return try await elsewhere { try Translation(of: schema, interface: name).text }
+  }
+
+  private static func schema(from reply: JSONVariant) async throws(SchemaError) -> Schema {
+    var reader = SchemaReader()
+    var sliceEnd = ContinuousClock.now + slice
+    for entry in try SchemaReader.entries(of: reply) {
+      try reader.read(entry)
+      if ContinuousClock.now >= sliceEnd {
+        await nextTurn()
+        sliceEnd = .now + slice
+      }
+    }
+    return reader.schema
+  }
+
+  private static func schemaReply(of machine: Machine) async throws(MachineError) -> JSONVariant {
+    while true {
+      do throws(MachineError) {
+        return try await machine.execute(QMPCommand("query-qmp-schema"))
+      } catch {
+        guard case .qmp(.timedOut) = error else { throw error }
+        await machine.responding()
+      }
+    }
+  }
+
+  /// Runs `body` on a thread of its own, and not on the loop's.
+  private static func elsewhere<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
+    try await Task.detached { try body() }.value
+  }
+
+  private func bind(to server: VarlinkServer) async throws {
+    for command in translation.commands {
+      try server.bind("\(Self.name).\(command.method)") { [self] call in try await self.call(command, call) }
+    }
+    try server.bind("\(Self.name).Execute") { [self] call in try await execute(call) }
+    try server.bind("\(Self.name).SubscribeEvents", .more) { [self] call in try await subscribeEvents(call) }
+  }
+}
+
+/// Lets everything else that is ready have its turn.
+@EventLoopActor
+func nextTurn() async {
+  let turn = Promise<Void>()
+  guard let source = try? EventSource.deferred(handler: { turn.fulfil() }) else { return }
+  await turn.value
+  withExtendedLifetime(source) {}
+}

@@ -1,0 +1,102 @@
+/// How values of one type look in QAPI and in Varlink, and become one another.
+indirect enum Shape: Sendable {
+  case string, integer, number, boolean
+  /// In Varlink `true`: its types have no null.
+  case null
+  /// Any JSON value. In Varlink a struct with one field per JSON kind.
+  case any
+  /// An object without members.
+  case empty
+  case array(Shape)
+  /// An index into ``Translation/enumerations``.
+  case enumeration(Int)
+  /// An index into ``Translation/structures``.
+  case structure(Int)
+  /// An index into ``Translation/alternates``.
+  case alternate(Int)
+  /// An array as an element of an array, which sd-varlink's IDL cannot spell: a struct with one field. An index into
+  /// ``Translation/wrappers``.
+  case wrapper(Int)
+}
+
+/// An enum: names in QAPI and in Varlink.
+struct Enumeration: Sendable {
+  /// The type's name in Varlink; nil for one of less than two values, which is a string there.
+  let name: String?
+  let values: [(qapi: String, varlink: String)]
+  let notes: [[String]]
+  let varlinkNames: [String: String]
+  let qapiNames: [String: String]
+
+  init(name: String?, values: [SchemaEnumValue]) {
+    self.name = name
+    var scope = NameScope()
+    let pairs = values.map { (qapi: $0.name, varlink: scope.claim(Names.field($0.name))) }
+    self.values = pairs
+    notes = zip(values, pairs).map { value, pair in
+      (Names.isObvious(pair.varlink, for: pair.qapi) ? [] : ["In QEMU: \(pair.qapi)"]) + featureNotes(value.features)
+    }
+    varlinkNames = Dictionary(uniqueKeysWithValues: pairs.map { ($0.qapi, $0.varlink) })
+    qapiNames = Dictionary(uniqueKeysWithValues: pairs.map { ($0.varlink, $0.qapi) })
+  }
+}
+
+/// One field of a struct, of a method's input or of its output.
+struct Field: Sendable {
+  let name: String
+  let shape: Shape
+  let isNullable: Bool
+  let notes: [String]
+}
+
+/// An object or a union: in Varlink one flat struct.
+struct Structure: Sendable {
+  /// The type's name in Varlink; nil for what is the input or output of a method.
+  let name: String?
+  var fields: [Field] = []
+  var fieldIndices: [String: Int] = [:]
+  /// What a value may have depends on its tags; the first layer is what it always has.
+  var layers: [Layer] = []
+}
+
+/// The members that an object has in one case of a union, or in any.
+struct Layer: Sendable {
+  struct Member: Sendable {
+    let qapi: String
+    let field: Int
+    let isOptional: Bool
+  }
+  var members: [Member] = []
+  var indices: [String: Int] = [:]
+  /// The member that tells which layer is added; its values that stand for none are not among the cases.
+  var tag: (member: Int, cases: [String: Int])?
+}
+
+/// One of several types, in Varlink a struct with one field for each, named after the JSON kind.
+struct Alternate: Sendable {
+  let name: String
+  var branches: [(kind: JSONKind, shape: Shape)] = []
+}
+
+/// An array inside an array.
+struct Wrapper: Sendable {
+  static let field = "items"
+  let name: String
+  var element: Shape = .any
+}
+
+/// The JSON kinds, as the fields of alternates and of ``Shape/any`` are called.
+enum JSONKind: String, Sendable, CaseIterable {
+  case bool, int, float, string, array, object, null
+}
+
+/// What features mean to who reads the interface.
+func featureNotes(_ features: [String]) -> [String] {
+  features.map { feature in
+    switch feature {
+    case "deprecated": "Deprecated"
+    case "unstable": "Unstable: may change or go in any version of QEMU"
+    default: "Feature \(feature)"
+    }
+  }
+}
