@@ -38,7 +38,7 @@ public struct QMPService {
       let reply = try await schemaReply(of: machine)
       let asked = ContinuousClock.now
       let schema = try await schema(from: reply)
-      let (translation, parsed) = try await elsewhere {
+      let (translation, parsed) = try await onOwnThread {
         let translation = try Translation(of: schema, interface: name)
         return (translation, try VarlinkInterface.Parsed(translation.text))
       }
@@ -58,7 +58,7 @@ public struct QMPService {
   /// The definition of the interface as it is for `machine`.
   public static func definition(for machine: Machine) async throws -> String {
     let schema = try await schema(from: schemaReply(of: machine))
-    return try await elsewhere { try Translation(of: schema, interface: name).text }
+    return try await onOwnThread { try Translation(of: schema, interface: name).text }
   }
 
   private static func schema(from reply: JSONVariant) async throws(SchemaError) -> Schema {
@@ -83,11 +83,6 @@ public struct QMPService {
         await machine.responding()
       }
     }
-  }
-
-  /// Runs `body` on a thread of its own, and not on the loop's.
-  private static func elsewhere<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
-    try await Task.detached { try body() }.value
   }
 
   private func bind(to server: VarlinkServer) async throws {
