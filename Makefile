@@ -10,7 +10,7 @@ SWIFT_SOURCES := Package.swift Sources Tests interfaces
 .PHONY: help demo build test storm bench gate check generated format shell install clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1	/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1	/p' Makefile | expand -t 18
 
 demo: build ## boot a Linux guest and speak to it with varlinkctl
 	$(ENV) examples/demo

@@ -32,7 +32,9 @@ public struct QMPService {
 
   /// Asks QEMU what it can, adds that as an interface to `server`, and serves the calls. If it cannot be done, the log says why,
   /// and the daemon goes on without the interface.
-  public static func add(to server: VarlinkServer, machine: Machine, logger: Logger) async {
+  ///
+  /// - Returns: whether it is served.
+  public static func add(to server: VarlinkServer, machine: Machine, logger: Logger) async -> Bool {
     let start = ContinuousClock.now
     do {
       let reply = try await schemaReply(of: machine)
@@ -49,9 +51,10 @@ public struct QMPService {
       logger.info(
         "serving \(name): \(translation.commands.count) commands and \(translation.events.count) events",
         metadata: ["ms-asking": "\(milliseconds(asked - start))", "ms-translating": "\(milliseconds(ContinuousClock.now - asked))"])
+      return true
     } catch {
-      guard machine.disconnected.result == nil else { return }
-      logger.warning("\(name) is not served: \(error)")
+      if machine.disconnected.result == nil { logger.warning("\(name) is not served: \(error)") }
+      return false
     }
   }
 

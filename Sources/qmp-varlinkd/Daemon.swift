@@ -129,7 +129,10 @@ final class Daemon {
     logger.info("serving \(status) at \(socket)")
     ServiceManager.ready("Serving \(status)")
     // Beside the rest: it takes QEMU and us some time, which nobody has to wait for.
-    startTask { [logger] in await QMPService.add(to: server, machine: machine, logger: logger) }
+    startTask { [logger] in
+      let isServed = await QMPService.add(to: server, machine: machine, logger: logger)
+      ServiceManager.status("Serving \(status), \(isServed ? "with" : "without") \(QMPService.name)")
+    }
 
     let over = Promise<Void>()
     machine.disconnected.whenFulfilled { _ in over.fulfil() }

@@ -39,7 +39,6 @@ struct QMPServiceSchemaTests {
   func hostile(schema: String, reason: String) async throws {
     try await Self.withReplies([Self.reply("query-qmp-schema", schema)]) { daemon in
       let connection = try daemon.connect()
-      while !daemon.log.contains(Self.interface) { _ = try await connection.call("io.systemd.MachineInstance.Describe") }
       #expect(daemon.log.contains("\(Self.interface) is not served: \(reason)"), "\(daemon.log)")
       #expect(try await connection.call("io.systemd.MachineInstance.Describe").contains(#""running":true"#))
       #expect(try await connection.call("\(Self.interface).QueryStatus").contains("MethodNotFound"))
@@ -51,8 +50,6 @@ struct QMPServiceSchemaTests {
   func noSchema() async throws {
     let error = #"{"execute":"query-qmp-schema","error":{"class":"CommandNotFound","desc":"no such command"}}"#
     try await Self.withReplies([error]) { daemon in
-      let connection = try daemon.connect()
-      while !daemon.log.contains(Self.interface) { _ = try await connection.call("io.systemd.MachineInstance.Describe") }
       #expect(daemon.log.contains("is not served: query-qmp-schema: no such command (CommandNotFound)"), "\(daemon.log)")
     }
   }
@@ -69,7 +66,6 @@ struct QMPServiceSchemaTests {
     ]
     try await Self.withReplies(script) { daemon in
       let connection = try daemon.connect()
-      while try await !connection.call("org.varlink.service.GetInfo").contains(Self.interface) {}
       let method = "\(Self.interface).QueryIt"
       let big = #"{"parameters":{"return":[{"bigOne":18446744073709551615},{"bigOne":-9223372036854775808}]}}"#
       #expect(try await connection.call(method) == big)

@@ -20,14 +20,12 @@ struct QMPServiceTests {
       "-chardev", "ringbuf,id=ring", "-device", "virtio-serial", "-device", "virtconsole,chardev=ring",
     ]
 
-  /// Runs `body` when the interface is there.
   @EventLoopActor
   private static func withService<Result: Sendable>(
     _ machine: [String] = bareMachine, _ body: @escaping @EventLoopActor (RunningDaemon) async throws -> Result
   ) async throws -> Result {
     try await withDaemon(machine) { daemon in
-      let connection = try daemon.connect()
-      while try await !connection.call("org.varlink.service.GetInfo").contains(interface) {}
+      #expect(try await daemon.call("org.varlink.service.GetInfo").contains(interface), "\(daemon.log)")
       return try await body(daemon)
     }.result
   }

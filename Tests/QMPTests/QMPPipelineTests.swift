@@ -129,4 +129,19 @@ import Testing
     try await conversation.server.write(#"{"return": "mine"}"#)
     #expect(try await next.soon().get().string == "mine")
   }
+
+  @Test("what is enabled is negotiated, and a command out of band says that it is one") @EventLoopActor
+  func outOfBand() async throws {
+    let conversation = try Conversation()
+    let greeting = Promise<Greeting?>()
+    startTask { greeting.fulfil(try? await conversation.client.negotiate(enabling: ["oob"])) }
+    try await conversation.server.wait(for: #"{"execute":"qmp_capabilities","arguments":{"enable":["oob"]}}"#)
+    try await conversation.server.write(Conversation.greeting + Conversation.done)
+    #expect(try await greeting.soon()?.capabilities == ["oob"])
+    let outcome = Promise<Bool>()
+    startTask { outcome.fulfil(await conversation.client.pipeline([QMPCommand("yank", .object([]), isOutOfBand: true)])[0].error == nil) }
+    try await conversation.server.wait(for: #"{"exec-oob":"yank","arguments":{}}"#)
+    try await conversation.server.write(Conversation.done)
+    #expect(try await outcome.soon())
+  }
 }

@@ -99,8 +99,8 @@ public final class RunningDaemon {
   }
 }
 
-/// Runs a daemon with `arguments` (the runtime directory is added), and `body` once it said READY=1. Then the daemon is
-/// asked to stop, twice, if it has not ended.
+/// Runs a daemon with `arguments` (the runtime directory is added), and `body` once it said READY=1 and what becomes of the
+/// interface that it adds after that. Then the daemon is asked to stop, twice, if it has not ended.
 ///
 /// - Returns: what `body` returned, and the daemon's exit status.
 @EventLoopActor
@@ -111,7 +111,7 @@ public func withDaemon<Result: Sendable>(
     let directory = directory ?? temporary
     let separator = arguments.firstIndex(of: "--") ?? arguments.endIndex
     let all = arguments[..<separator] + ["--runtime-directory", directory.string] + arguments[separator...]
-    return try await withReadyProcess("qmp-varlinkd", Array(all), temporary) { process, logFile in
+    return try await withReadyProcess("qmp-varlinkd", Array(all), temporary, settles: true) { process, logFile in
       try await body(RunningDaemon(directory: directory, process: process, logFile: logFile))
     }
   }
@@ -129,7 +129,7 @@ public func withReadyProcess<Result: Sendable>(
 
 @EventLoopActor
 private func withReadyProcess<Result: Sendable>(
-  _ program: String, _ arguments: [String], _ temporary: FilePath,
+  _ program: String, _ arguments: [String], _ temporary: FilePath, settles: Bool = false,
   _ body: @escaping @EventLoopActor (Int32, FilePath) async throws -> Result
 ) async throws -> (result: Result, status: Int32) {
   let readiness = try NotifySocket(at: temporary.appending("notify"))
@@ -142,7 +142,7 @@ private func withReadyProcess<Result: Sendable>(
     output: .fileDescriptor(log, closeAfterSpawningProcess: false), error: .fileDescriptor(log, closeAfterSpawningProcess: false)
   ) { execution in
     let process = execution.processIdentifier.value
-    let result = await finish(readiness, logFile) { try await body(process, logFile) }
+    let result = await finish(readiness, logFile, settles: settles) { try await body(process, logFile) }
     // The second signal says not to wait for the guest.
     kill(process, SIGTERM)
     kill(process, SIGINT)
@@ -153,11 +153,14 @@ private func withReadyProcess<Result: Sendable>(
 
 @EventLoopActor
 private func finish<Result: Sendable>(
-  _ readiness: NotifySocket, _ logFile: FilePath, _ body: @EventLoopActor () async throws -> Result
+  _ readiness: NotifySocket, _ logFile: FilePath, settles: Bool, _ body: @EventLoopActor () async throws -> Result
 ) async -> Swift.Result<Result, any Error> {
   do {
     guard await readiness.ready.value(within: .seconds(60)) != nil else {
       throw RunningDaemon.Failure("the program did not get ready; its log:\n\(contents(of: logFile))")
+    }
+    if settles, await readiness.settled.value(within: .seconds(60)) == nil {
+      throw RunningDaemon.Failure("the daemon did not settle; its log:\n\(contents(of: logFile))")
     }
     return .success(try await body())
   } catch {
@@ -172,6 +175,8 @@ final class NotifySocket {
   let path: FilePath
   /// READY=1 has come.
   let ready = Promise<Void>()
+  /// The daemon has done what it does beside its service at first.
+  let settled = Promise<Void>()
   private let descriptor: OwnedDescriptor
   private var source: EventSource?
 
@@ -194,7 +199,9 @@ final class NotifySocket {
       var buffer = [UInt8](repeating: 0, count: 4096)
       let count = recv(raw, &buffer, buffer.count, CInt(MSG_DONTWAIT))
       guard count > 0 else { return }
-      if String(decoding: buffer[..<count], as: UTF8.self).split(separator: "\n").contains("READY=1") { self?.ready.fulfil() }
+      let message = String(decoding: buffer[..<count], as: UTF8.self)
+      if message.split(separator: "\n").contains("READY=1") { self?.ready.fulfil() }
+      if message.contains("io.qmpvarlink.QMP") || message.contains("STOPPING=1") { self?.settled.fulfil() }
     }
   }
 }
