@@ -84,6 +84,7 @@ public final class AddedMonitors {
       }
     } catch {
       logger.error("the monitor can have no further clients: \(error)", metadata: ["monitor": "\(monitor.id)"])
+      await machine.discardMonitor(monitor.id)
     }
     monitor.beginRemoval(because: "the monitor is removed")
     // One that waits for a client is at rest: nothing has ever been written to it.
