@@ -23,7 +23,7 @@ final class Session {
   /// Fulfilled when the monitor is removed, or gone, and the client has what it is owed.
   let ended = Promise<Relay.End>()
   private let command: String?
-  private let since = Session.microsecondsSince1970()
+  private let since = EventLoop.shared.wallClock
 
   init(id: String, access: Access, peer: PeerCredentials, isUpgraded: Bool, relay: Relay) {
     self.id = id
@@ -54,12 +54,6 @@ final class Session {
       "commandsInFlight": relay.commandsInFlight.map { .integer($0) },
       "state": .string(relay.state.rawValue),
     ])
-  }
-
-  private static func microsecondsSince1970() -> Int {
-    var now = timespec()
-    clock_gettime(CLOCK_REALTIME, &now)
-    return now.tv_sec * 1_000_000 + now.tv_nsec / 1000
   }
 
   /// The name of a process, as far as it is still there and says one. Any process can call itself anything.

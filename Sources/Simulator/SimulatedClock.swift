@@ -1,4 +1,3 @@
-import Glibc
 public import SystemdEvent
 
 /// The time in a simulator: the system's, or one that stands still until it is moved.
@@ -41,9 +40,8 @@ public final class SimulatedClock {
 
   public var now: Time {
     guard let start else {
-      var time = timespec()
-      clock_gettime(CLOCK_REALTIME, &time)
-      return Time(seconds: Int64(time.tv_sec), microseconds: Int64(time.tv_nsec / 1000))
+      let now = EventLoop.shared.wallClock
+      return Time(seconds: Int64(now / 1_000_000), microseconds: Int64(now % 1_000_000))
     }
     let (seconds, attoseconds) = elapsed.components
     let microseconds = start.microseconds + attoseconds / 1_000_000_000_000
