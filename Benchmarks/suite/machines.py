@@ -1,10 +1,12 @@
 """The machines that are measured, and how they are started: all with the same guest."""
 
+import json
 import os
 import shutil
 import socket
 import struct
 import subprocess
+import time
 import uuid
 import zlib
 from pathlib import Path
@@ -188,11 +190,27 @@ class Machine:
             self.close()
             raise Failure(f"{launch.program} did not start:\n{Path(log).read_text().strip()[-2000:]}")
         self.held = None
+        if DAEMON in launch.command:
+            self.wait_for_interface("io.qmpvarlink.QMP")
         # The guest stands still: it takes no time from what is measured, and does not see its power button.
         self.call("io.systemd.MachineInstance.Pause")
 
     def call(self, method):
         tools.run("calls", "--calls=1", "--warm=0", "varlink", self.control, f'{{"method":"{method}"}}')
+
+    def wait_for_interface(self, name):
+        """Waits for what the daemon does beside its service once it is up: understanding what QEMU says of itself."""
+        question = json.dumps({"method": "org.varlink.service.GetInterfaceDescription", "parameters": {"interface": name}}).encode() + b"\0"
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(self.control))
+                connection.sendall(question)
+                if not connection.recv(32).startswith(b'{"error"'):
+                    return
+            time.sleep(0.05)
+        self.close()
+        raise Failure(f"the interface {name} did not appear")
 
     def hold_socket(self):
         """Keeps an idle client on the bare socket, so that QEMU has as many monitors as when that is measured."""

@@ -23,6 +23,8 @@ final class Daemon {
   }
   /// What asks the daemon to stop. A terminal that closes is among it: the machine would be left to itself.
   private nonisolated static let stopSignals = [SIGTERM, SIGINT, SIGHUP]
+  /// How long the first callers have QEMU to themselves.
+  private static let firstCalls = Duration.milliseconds(100)
   /// How long sessions may take to deliver what they have when the machine has gone.
   private static let farewell = Duration.seconds(3)
   /// How long sessions may take to come to rest when the machine stays.
@@ -128,8 +130,9 @@ final class Daemon {
     let status = "machine \(machineName), QEMU \(machine.greeting.version)"
     logger.info("serving \(status) at \(socket)")
     ServiceManager.ready("Serving \(status)")
-    // Beside the rest: it takes QEMU and us some time, which nobody has to wait for.
+    // Beside the rest, and a moment later: QEMU takes some 50 ms to describe itself, and who waited for READY is about to call.
     startTask { [logger] in
+      _ = await Promise<Void>().value(within: Self.firstCalls)
       let isServed = await QMPService.add(to: server, machine: machine, logger: logger)
       ServiceManager.status("Serving \(status), \(isServed ? "with" : "without") \(QMPService.name)")
     }
