@@ -40,13 +40,21 @@ struct EventStream {
     var sawShutdown = false
     // Since the last moment at which nothing waited to be sent: more than what waits, never less.
     var unread = 0
+    // Sent when nothing waited. What it weighs is of interest only if it then waits itself, which is rare, and costs a text.
+    var unweighed: JSONVariant?
+    func weight(_ message: JSONVariant) -> Int { message.withText(\.count) + Self.envelope }
     let subscription = machine.subscribe { event in
       guard end.result == nil else { return }
       if event.name == "SHUTDOWN" { sawShutdown = true }
       guard filter.passes(event) else { return }
       let message = JSONVariant.object(["event": .string(event.name), "data": event.data, "timestamp": event.timestamp])
-      if !call.hasUnsent { unread = 0 }
-      unread += message.withText(\.count) + Self.envelope
+      if call.hasUnsent {
+        unread += weight(message) + (unweighed.map(weight) ?? 0)
+        unweighed = nil
+      } else {
+        unread = 0
+        unweighed = message
+      }
       guard unread <= unreadLimit, (try? call.notify(message)) != nil else { return end.fulfil(.overflow) }
     }
     call.whenCallerGoes { end.fulfil(.callerGone) }
