@@ -19,6 +19,8 @@ extension SimulatedQEMU {
     public var name: String?
     /// Whether the machine runs, or is paused.
     public var isRunning = true
+    /// Whether the machine waits for `x-exit-preconfig` before it is made, as with `-preconfig`: most commands are refused until then.
+    public var startsInPreconfig = false
     public var faults: [Fault] = []
     public var randomFaults: RandomFaults?
     /// What every chance depends on.

@@ -19,6 +19,9 @@ extension SimulatedQEMU {
     let reply = monitor.isNegotiated && !(isOutOfBand && command?.allowsOutOfBand != true) ? scripted(name) : nil
     guard command != nil || reply != nil else { throw CommandFailure("The command \(name) has not been found", class: "CommandNotFound") }
     guard !isOutOfBand || command?.allowsOutOfBand == true else { throw CommandFailure("The command \(name) does not support OOB") }
+    guard !isInPreconfig || Command.allowedInPreconfig.contains(name) else {
+      throw CommandFailure("The command '\(name)' is permitted only after machine initialization has completed")
+    }
     if let reply {
       for event in reply.events { emit(event.name, data: event.data) }
       return try reply.result.get()

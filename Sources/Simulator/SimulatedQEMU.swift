@@ -36,6 +36,8 @@ public final class SimulatedQEMU {
   /// Descriptors that monitors had stored that are no more. QEMU never closes them.
   private(set) var orphanedDescriptors: [HeldDescriptor] = []
   var isRunning: Bool
+  /// The machine is not made yet.
+  var isInPreconfig: Bool
   var faults: FaultPlan
   private var script: Script
   private(set) lazy var dispatcher = Dispatcher(of: self)
@@ -58,7 +60,8 @@ public final class SimulatedQEMU {
   public init(_ configuration: Configuration = Configuration(), clock: SimulatedClock = SimulatedClock()) {
     self.configuration = configuration
     self.clock = clock
-    isRunning = configuration.isRunning
+    isRunning = configuration.isRunning && !configuration.startsInPreconfig
+    isInPreconfig = configuration.startsInPreconfig
     script = configuration.script
     faults = FaultPlan(configuration.faults, random: configuration.randomFaults, seed: configuration.seed)
     let commands =

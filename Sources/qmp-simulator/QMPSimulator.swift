@@ -77,6 +77,9 @@ struct QMPSimulator: ParsableCommand {
   @Option(name: .long, help: ArgumentHelp("The machine's name.", valueName: "name"))
   var name: String?
 
+  @Flag(name: .long, help: "Have the machine wait for x-exit-preconfig before it is made; most commands are refused until then.")
+  var preconfig = false
+
   @Flag(name: .long, help: "Print each command on standard error as it comes, with its number and its monitor.")
   var log = false
 

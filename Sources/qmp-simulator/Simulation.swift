@@ -22,6 +22,7 @@ struct Simulation {
     configuration.dialect = options.dialect
     configuration.version = options.versionOf
     configuration.name = options.name
+    configuration.startsInPreconfig = options.preconfig
     configuration.seed = options.seed
     for fault in options.fault {
       switch fault {

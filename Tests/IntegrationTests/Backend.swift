@@ -17,29 +17,54 @@ enum Backend: String, CaseIterable, CustomTestStringConvertible {
   static let humanMonitor = "for-people"
 
   /// Runs `body` with a daemon that manages such a machine, and with options of its own.
+  ///
+  /// - Parameter preconfig: whether the machine waits for x-exit-preconfig before it is made.
   @EventLoopActor
   func withDaemon<Result: Sendable>(
-    _ options: [String] = [], _ body: @escaping @EventLoopActor (RunningDaemon) async throws -> Result
+    _ options: [String] = [], preconfig: Bool = false, _ body: @escaping @EventLoopActor (RunningDaemon) async throws -> Result
   ) async throws -> Result {
     switch self {
     case .qemu:
-      let machine = [
-        "run", "--machine", "test", "--accel", "tcg", "--memory", "64M", "--", "-machine", "none",
-        "-chardev", "null,id=cl", "-object", "monitor-qmp,id=\(Self.commandLineMonitor),chardev=cl",
-        "-chardev", "null,id=hu", "-object", "monitor-hmp,id=\(Self.humanMonitor),chardev=hu",
-      ]
+      let machine =
+        [
+          "run", "--machine", "test", "--accel", "tcg", "--memory", "64M", "--", "-machine", "none",
+          "-chardev", "null,id=cl", "-object", "monitor-qmp,id=\(Self.commandLineMonitor),chardev=cl",
+          "-chardev", "null,id=hu", "-object", "monitor-hmp,id=\(Self.humanMonitor),chardev=hu",
+        ] + (preconfig ? ["-preconfig"] : [])
       return try await TestSupport.withDaemon([machine[0]] + options + machine.dropFirst(), body).result
     case .objects, .commands:
       return try await withTemporaryDirectory { folder in
         let control = folder.appending("control-monitor")
-        let simulator = [
-          "--listen", control.string, "--monitor", "\(Self.commandLineMonitor)=\(folder.appending("other"))", "--hmp", Self.humanMonitor,
-          "--dialect", self == .objects ? "object" : "monitor-add",
-        ]
+        let simulator =
+          [
+            "--listen", control.string, "--monitor", "\(Self.commandLineMonitor)=\(folder.appending("other"))", "--hmp", Self.humanMonitor,
+            "--dialect", self == .objects ? "object" : "monitor-add",
+          ] + (preconfig ? ["--preconfig"] : [])
         return try await withReadyProcess("qmp-simulator", simulator) { _ in
           try await TestSupport.withDaemon(["attach", "--machine", "test", "--qmp", "unix:\(control)"] + options, body).result
         }
       }
+    }
+  }
+
+  /// Runs `body` with a command that every other waits for once it is executed, and with what ends that, given a session with
+  /// out-of-band execution.
+  @EventLoopActor
+  func withBlockingCommand(
+    id: String, in folder: FilePath, _ body: @EventLoopActor (String, (Peer) async throws -> Void) async throws -> Void
+  ) async throws {
+    guard self == .qemu else {
+      return try await body(#"{"execute":"x-simulator-block","id":"\#(id)"}"#) { session in
+        try await session.write(#"{"exec-oob":"x-simulator-unblock"}"#)
+      }
+    }
+    // QEMU opens a FIFO on its main thread, and waits there for somebody who writes.
+    let fifo = folder.appending("fifo")
+    try #require(await command("mkfifo", [fifo.string]).status == 0)
+    defer { unlink(fifo.string) }
+    let node = #"{"driver":"file","node-name":"\#(id)","filename":"\#(fifo)","read-only":true}"#
+    try await body(#"{"execute":"blockdev-add","id":"\#(id)","arguments":\#(node)}"#) { _ in
+      try FileDescriptor.open(fifo, .writeOnly).close()
     }
   }
 

@@ -127,6 +127,82 @@ struct MonitorHotplugTests {
     }
   }
 
+  @Test("out-of-band commands overtake one that blocks; malformed ones stay in order", arguments: Backend.allCases) @EventLoopActor
+  func outOfBand(backend: Backend) async throws {
+    try await backend.withDaemon { daemon in
+      let monitors = MonitorsClient(daemon: daemon)
+      #expect(try await monitors.listen("extra") == "{}")
+      let client = try await monitors.connect("extra")
+      try await client.write(#"{"execute":"qmp_capabilities","arguments":{"enable":["oob"]}}"#)
+      try await client.wait(for: Self.negotiated)
+      try await backend.withBlockingCommand(id: "blocks-1", in: daemon.directory) { blocks, unblock in
+        client.forget()
+        try await client.write(blocks + #"{"exec-oob":"migrate-pause","id":"oob-1"}"#)
+        try await client.wait(for: #""id": "oob-1""#)
+        #expect(!client.text.contains("blocks-1"))
+        try await unblock(client)
+        try await client.wait(for: #""id": "blocks-1""#)
+      }
+      try await backend.withBlockingCommand(id: "blocks-2", in: daemon.directory) { blocks, unblock in
+        client.forget()
+        try await client.write(blocks + #"{"id":"err-2"}{"execute":"query-name","id":"last"}{"exec-oob":"migrate-pause","id":"oob-2"}"#)
+        // It came behind them, so they are known and wait.
+        try await client.wait(for: #""id": "oob-2""#)
+        #expect(!client.text.contains("blocks-2") && !client.text.contains("err-2") && !client.text.contains("last"))
+        try await unblock(client)
+        try await client.wait(for: #""id": "last""#)
+        let order = ["oob-2", "blocks-2", "err-2", "last"].map { client.text.range(of: #""id": "\#($0)""#)?.lowerBound }
+        #expect(order.allSatisfy { $0 != nil } && order.compactMap(\.self) == order.compactMap(\.self).sorted(), "\(client.text)")
+        #expect(client.text.contains("QMP input lacks member 'execute'"))
+      }
+      #expect(try await monitors.remove("extra") == "{}")
+    }
+  }
+
+  @Test("before the machine is made nothing can be added, and that is said; then it can", arguments: Backend.allCases) @EventLoopActor
+  func preconfig(backend: Backend) async throws {
+    try await backend.withDaemon(preconfig: true) { daemon in
+      let monitors = MonitorsClient(daemon: daemon)
+      let early = "permitted only after machine initialization has completed"
+      #expect(try await daemon.call("io.systemd.MachineInstance.Describe").contains(#""status":"prelaunch""#))
+      for reply in [
+        try await monitors.listen("extra"),
+        try await daemon.connect().call("io.systemd.QemuMachineInstance.AcquireQMP", flags: #","upgrade":true"#),
+      ] {
+        #expect(reply.contains(#"{"error":"#) && reply.contains(early), "\(reply)")
+      }
+      #expect(!FileManager.default.fileExists(atPath: monitors.path("extra").string), "nothing is left")
+      #expect(try await monitors.listed("extra") == nil)
+      #expect(try await monitors.remove(Backend.commandLineMonitor).contains("NotDynamic"))
+      #expect(try await daemon.call("io.systemd.MachineInstance.Resume").contains(early))
+
+      let made = try await daemon.call("io.qmpvarlink.QMP.Execute", #"{"command":"x-exit-preconfig"}"#)
+      #expect(made == #"{"parameters":{"return":{}}}"#)
+      for _ in 0..<2 {
+        #expect(try await monitors.listen("extra") == "{}")
+        let client = try await monitors.connect("extra")
+        try await client.write(Self.negotiate + #"{"execute":"x-exit-preconfig","id":1}"#)
+        try await client.wait(for: "The command is permitted only before machine initialization")
+        #expect(try await monitors.remove("extra") == "{}")
+      }
+    }
+  }
+
+  @Test("an argument of any type that is missing is an error, and null is an argument", arguments: Backend.allCases) @EventLoopActor
+  func missingAnyArgument(backend: Backend) async throws {
+    try await backend.withDaemon { daemon in
+      let monitors = MonitorsClient(daemon: daemon)
+      #expect(try await monitors.listen("extra") == "{}")
+      let client = try await monitors.connect("extra")
+      try await client.write(Self.negotiate)
+      try await client.wait(for: Self.negotiated)
+      try await client.write(#"{"execute":"qom-set","arguments":{"path":"/machine","property":"rtc-time"},"id":"missing"}"#)
+      try await client.wait(for: #"{"id": "missing", "error": {"class": "GenericError", "desc": "Parameter 'value' is missing"}}"#)
+      try await client.write(#"{"execute":"qom-set","arguments":{"path":"/machine","property":"nope","value":null},"id":"null"}"#)
+      try await client.wait(for: #"{"id": "null", "error": {"class": "GenericError", "desc": "Property "#)
+    }
+  }
+
   // MARK: QEMU's functional tests
 
   @Test("added, connected, negotiated, used, removed: twice, with the same id and path", arguments: Backend.allCases) @EventLoopActor

@@ -2,6 +2,14 @@ import OrderedCollections
 import SystemdEvent
 
 extension Command {
+  /// Those that QEMU executes before the machine is made, and the simulator's own. No QEMU tells whether `query-monitors` is among
+  /// them; `query-chardev`, which is like it, is.
+  static let allowedInPreconfig: Set = [
+    "qmp_capabilities", "query-commands", "query-version", "query-name", "query-status", "query-qmp-schema", "x-exit-preconfig", "quit",
+    "query-chardev", "query-monitors", "object-add", "object-del", "qom-list", "qom-get", "qom-set", "qom-list-get", "qom-list-types",
+    "x-simulator-block", "x-simulator-unblock", "x-simulator-emit",
+  ]
+
   /// The commands of the machine, and of QMP itself.
   static let machine: [Command] = [
     Command("qmp_capabilities", [Parameter("enable", .array(.enumeration(["oob"])), optional: true)]) { call throws(CommandFailure) in
@@ -19,9 +27,20 @@ extension Command {
       call.qemu.configuration.name.map { ["name": .string($0)] } ?? .nothing
     },
     Command("query-status") { call throws(CommandFailure) in
-      ["running": .boolean(call.qemu.isRunning), "status": call.qemu.isRunning ? "running" : "paused"]
+
+      let status = call.qemu.isInPreconfig ? "prelaunch" : call.qemu.isRunning ? "running" : "paused"
+      return ["running": .boolean(call.qemu.isRunning), "status": .string(status)]
     },
     Command("query-qmp-schema", returns: .array(.object)) { call throws(CommandFailure) in call.qemu.schema },
+    Command("x-exit-preconfig") { call throws(CommandFailure) in
+      guard call.qemu.isInPreconfig else { throw CommandFailure("The command is permitted only before machine initialization") }
+      call.qemu.isInPreconfig = false
+      if call.qemu.configuration.isRunning {
+        call.qemu.isRunning = true
+        call.qemu.emit("RESUME")
+      }
+      return .nothing
+    },
     Command("stop") { call throws(CommandFailure) in
       if call.qemu.isRunning {
         call.qemu.isRunning = false
