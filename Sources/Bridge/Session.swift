@@ -1,4 +1,5 @@
 import Glibc
+import Logging
 import Machine
 import Relay
 import SystemdEvent
@@ -22,7 +23,8 @@ final class Session {
   let isUpgraded: Bool
   /// Fulfilled when the monitor is removed, or gone, and the client has what it is owed.
   let ended = Promise<Relay.End>()
-  private let command: String?
+  /// The name of the client's process. Looked up when it is first asked for: no greeting waits for that.
+  private(set) lazy var command = peer.process.flatMap { Self.commandName(of: $0) }
   private let since = EventLoop.shared.wallClock
 
   init(id: String, access: Access, peer: PeerCredentials, isUpgraded: Bool, relay: Relay) {
@@ -31,7 +33,17 @@ final class Session {
     self.access = access
     self.peer = peer
     self.relay = relay
-    command = peer.process.flatMap(Self.commandName)
+  }
+
+  private var isAnnounced = false
+
+  /// Logs that the session has begun, once.
+  func announce(_ logger: Logger) {
+    guard !isAnnounced else { return }
+    isAnnounced = true
+    var metadata: Logger.Metadata = ["uid": "\(peer.user ?? .max)", "pid": "\(peer.process ?? 0)", "access": "\(access)"]
+    if let command { metadata["command"] = "\(command)" }
+    logger.info("session opened", metadata: metadata)
   }
 
   /// The session as `io.qmpvarlink.Sessions.Session`.

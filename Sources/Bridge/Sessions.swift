@@ -125,9 +125,6 @@ public final class Sessions {
   private func begin(_ session: Session) {
     var logger = logger
     logger[metadataKey: "session"] = "\(session.id)"
-    logger.info(
-      "session opened",
-      metadata: ["uid": "\(session.peer.user ?? .max)", "pid": "\(session.peer.process ?? 0)", "access": "\(session.access)"])
     all.append(session)
     session.relay.onStateChange = { [weak self, weak session] in
       guard let self, let session else { return }
@@ -149,8 +146,12 @@ public final class Sessions {
   /// Waits for the session's end, and clears up.
   private func end(_ session: Session, _ logger: Logger) async {
     let relay = session.relay
+    // The greeting goes first, unless the loop does not come to rest all session long.
+    var whenIdle = try? EventSource.whenIdle { session.announce(logger) }
     let removed = Promise<Void>()
     let end = await relay.drained.value
+    whenIdle.cancel()
+    session.announce(logger)
     if end == .drained {
       startTask {
         await self.removeMonitor(session.id, logger)

@@ -103,4 +103,10 @@ struct Endpoint {
     raw = descriptor.raw
     isSocket = descriptor.isSocket
   }
+
+  /// One that is known to be a socket.
+  init(socket: borrowing OwnedDescriptor) {
+    raw = socket.raw
+    isSocket = true
+  }
 }

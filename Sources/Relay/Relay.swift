@@ -128,7 +128,7 @@ public final class Relay {
     client: (input: CInt, output: CInt)?, monitor: consuming OwnedDescriptor, options: Options = Options()
   ) throws(SystemdError) {
     self.options = options
-    self.monitor = Endpoint(monitor)
+    self.monitor = Endpoint(socket: monitor)
     monitorDescriptor = monitor
     if let client {
       let inputDescriptor = OwnedDescriptor(owning: client.input)
@@ -145,8 +145,6 @@ public final class Relay {
     monitorSource = try EventSource.descriptor(self.monitor.raw, .readable) { [weak self] in self?.monitorReady($0) }
     if let client {
       inputSource = try EventSource.descriptor(client.input, .readable) { [weak self] in self?.inputReady($0) }
-      outputSource = try EventSource.descriptor(client.output, []) { [weak self] in self?.outputReady($0) }
-      outputSource?.isEnabled = false
     } else {
       clientIsGone = true
       clientClosed.fulfil()
@@ -344,10 +342,8 @@ public final class Relay {
     }
     inputSource?.isEnabled = true
     heldDescriptors.close()
-    if !clientIsGone {
-      // From now on only the output can tell that the client is gone for good.
-      outputSource?.isEnabled = true
-    }
+    // From now on only the output can tell that the client is gone for good.
+    watchOutput(downstream.isEmpty ? [] : .writable)
     if upstream.isEmpty, drain == nil { beginDrain() }
   }
 
@@ -416,11 +412,23 @@ public final class Relay {
       outputSource?.isEnabled = inputHasEnded
       if drained.result != nil { delivered.fulfil() }
     case .blocked:
-      outputSource?.interest = .writable
-      outputSource?.isEnabled = true
+      watchOutput(.writable)
     case .broken:
       clientTakesNoMore()
     }
+  }
+
+  /// Watches the client's output from now on, which a session that goes well needs only at its end.
+  private func watchOutput(_ interest: Readiness) {
+    guard let output, outputDescriptor != nil, !clientIsGone else { return }
+    if let outputSource {
+      outputSource.interest = interest
+      outputSource.isEnabled = true
+      return
+    }
+    outputSource = try? .descriptor(output.raw, interest) { [weak self] in self?.outputReady($0) }
+    // Out of memory, most likely: a client that cannot be waited for.
+    if outputSource == nil { hangUp() }
   }
 
   private func clientTakesNoMore() {

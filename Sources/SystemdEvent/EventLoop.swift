@@ -103,6 +103,9 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
 
   public func isIsolatingCurrentContext() -> Bool? { isCurrent }
 
+  /// Announces a call of ``runReadyJobs()`` on this thread: until then what is enqueued needs no turn of the loop of its own.
+  package func willRunReadyJobs() { queue.withLock { $0.drainIsDue = true } }
+
   /// Runs what is enqueued, and what that enqueues, up to a budget. Event sources call it after their handler, so that a
   /// continuation resumed there runs without another turn of the loop.
   package func runReadyJobs() {

@@ -46,6 +46,7 @@ public final class EventSource {
       // Borrowed from the source for this call: a handler may drop the source, and with it the context.
       let context = Unmanaged<Context<Argument>>.fromOpaque(userdata).takeUnretainedValue()
       let handler = context.handler
+      EventLoop.shared.willRunReadyJobs()
       EventLoopActor.assumeIsolated { handler(argument) }
       EventLoop.shared.runReadyJobs()
       return 0

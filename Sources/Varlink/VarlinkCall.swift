@@ -73,7 +73,7 @@ public final class VarlinkCall {
   /// - Throws: `ENOBUFS` when the caller has left more than 16 MiB unread, `ENOTCONN` when it has gone.
   public func notify(_ parameters: JSONVariant) throws(SystemdError) {
     try check("sd_varlink_notify", sd_varlink_notify(link, parameters.pointer))
-    connection.send()
+    connection.process()
   }
 
   /// Whether something that was sent on this connection waits here still: the caller has not read what was sent before.
@@ -112,7 +112,7 @@ public final class VarlinkCall {
     // sd_varlink_error returns the errno that the error stands for. What is left pending by a real failure would hang the
     // caller, so the connection ends instead.
     if send() < 0, call == "sd_varlink_reply" { sd_varlink_close(link) }
-    connection.send()
+    connection.process()
   }
 }
 

@@ -35,18 +35,63 @@ final class VarlinkConnection {
       process: sd_varlink_get_peer_pid(link, &process) >= 0 ? process : nil)
   }
 
-  /// Whether libsystemd is at work on this connection, and we were called from there.
-  var isDispatching = false
-  /// How much of what follows a reply is done with it. A client that pipelines calls must not keep the loop.
-  private static let stepsPerSend = 4
+  // MARK: driving it
 
-  /// Writes what was queued, as far as the peer takes it, and does what follows. Left to the event loop this takes three turns,
-  /// and in each of them libsystemd looks at every connection there is.
-  func send() {
-    guard !isDispatching else { return }
-    for _ in 0..<Self.stepsPerSend where !hasEnded {
-      if sd_varlink_process(link) <= 0 { return }
+  /// Whether libsystemd is at work on this connection, and we were called from there.
+  private var isProcessing = false
+  private var source: EventSource?
+  private var again: EventSource?
+  /// Those who wait until all that was sent is on its way.
+  private var awaitingSent: [Promise<Void>] = []
+  /// How much is done with a connection at a time: reading, parsing, calling and writing are a step each. A client that pipelines
+  /// calls must not keep the loop.
+  private static let stepsPerTurn = 8
+
+  /// Takes the connection over from libsystemd's event sources. There it would take three turns of the loop for each call, and in
+  /// each of them every connection that there is would be looked at.
+  func drive() throws(SystemdError) {
+    // One over two pipes stays with libsystemd.
+    let descriptor = sd_varlink_get_fd(link)
+    guard descriptor >= 0 else { return }
+    sd_varlink_detach_event(link)
+    source = try .descriptor(descriptor, .readable) { [weak self] ready in self?.ready(ready) }
+  }
+
+  private func ready(_ ready: Readiness) {
+    guard !hasEnded else { return }
+    // Its own poll is how libsystemd learns of a hang-up while it has no wish to read.
+    if ready.contains(.hangUp) { sd_varlink_wait(link, 0) }
+    let didSomething = process()
+    // What comes while a call is under way is left alone until that is answered; it would wake us again and again.
+    if !didSomething, ready.contains(.readable), !hasEnded { source?.interest.remove(.readable) }
+  }
+
+  private var wanted: Readiness { Readiness(rawValue: UInt32(max(0, sd_varlink_get_events(link)))) }
+
+  /// Writes what was queued, as far as the peer takes it, and does what follows.
+  ///
+  /// - Returns: whether there was anything to do.
+  @discardableResult
+  func process() -> Bool {
+    guard !isProcessing, !hasEnded else { return false }
+    isProcessing = true
+    defer { isProcessing = false }
+    var steps = 0
+    var isAtRest = false
+    while !isAtRest, steps < Self.stepsPerTurn {
+      // After a failure there is the end to be dealt with.
+      if sd_varlink_process(link) == 0 { isAtRest = true } else { steps += 1 }
+      if hasEnded { return true }
+      // It waits for the next call, and what came has been read.
+      if wanted == .readable { isAtRest = true }
     }
+    guard let source else { return steps > 0 }
+    let wanted = wanted
+    // Reading is asked for more often than it is wanted: a system call less for each call.
+    source.interest = wanted.union(source.interest.intersection(.readable))
+    if !isAtRest { again = try? .deferred { [weak self] in self?.process() } }
+    if !wanted.contains(.writable) { for waiting in awaitingSent { waiting.fulfil() } }
+    return steps > 0
   }
 
   /// Calls `handler` at the end of the connection; at once, if that was already.
@@ -56,29 +101,24 @@ final class VarlinkConnection {
 
   /// Whether libsystemd holds output that the socket does not take.
   var hasUnsent: Bool {
-    guard !hasEnded else { return false }
-    let events = sd_varlink_get_events(link)
-    return events > 0 && events & CInt(EPOLLOUT.rawValue) != 0
+    !hasEnded && wanted.contains(.writable)
   }
 
   /// Waits until there is no such output, but no longer than `limit`.
   func sent(within limit: Duration) async {
-    guard hasUnsent else { return }
-    // epoll takes a descriptor once, and libsystemd has this one there: a second number for the same socket tells when it takes more.
-    let copy = fcntl(sd_varlink_get_fd(link), F_DUPFD_CLOEXEC, 3)
-    guard copy >= 0 else { return }
-    let descriptor = OwnedDescriptor(owning: copy)
+    guard hasUnsent, source != nil else { return }
     let sent = Promise<Void>()
-    var source = try? EventSource.descriptor(descriptor.raw, .writable) { [self] _ in if !hasUnsent { sent.fulfil() } }
-    atEnd { sent.fulfil() }
-    if source != nil { _ = await sent.value(within: limit) }
-    source.cancel()
-    withExtendedLifetime(descriptor) {}
+    awaitingSent.append(sent)
+    _ = await sent.value(within: limit)
+    awaitingSent.removeAll { $0 === sent }
   }
 
   /// The server's disconnect callback came.
   func didEnd() {
     hasEnded = true
+    source.cancel()
+    again.cancel()
+    for waiting in awaitingSent { waiting.fulfil() }
     let handlers = endHandlers
     endHandlers = []
     for handler in handlers { handler() }
@@ -111,7 +151,7 @@ final class VarlinkConnection {
         failure = SystemdError("sd_varlink_respond_and_upgrade", Errno(rawValue: -result))
         continuation.resume(returning: nil)
       } else {
-        send()
+        process()
       }
     }
     if let failure, failure.errno != .socketNotConnected { throw failure }

@@ -70,7 +70,7 @@ public final class VarlinkServer {
     try check(
       "sd_varlink_server_bind_connect",
       sd_varlink_server_bind_connect(server) { _, link, userdata in
-        VarlinkServer.callback(link, userdata) { server, link in server.connections[link] = VarlinkConnection(link) }
+        VarlinkServer.callback(link, userdata) { server, link in server.connected(link) }
       })
     try check(
       "sd_varlink_server_bind_disconnect",
@@ -154,13 +154,18 @@ public final class VarlinkServer {
     VarlinkServer.callback(link, userdata) { server, link in server.upgraded(link, (input, output)) }
   }
 
+  private func connected(_ link: OpaquePointer) {
+    let connection = VarlinkConnection(link)
+    connections[link] = connection
+    // Out of descriptors for epoll, or of memory: this connection cannot be served.
+    do throws(SystemdError) { try connection.drive() } catch { sd_varlink_close(link) }
+  }
+
   private func dispatch(_ link: OpaquePointer, _ parameters: JSONVariant, _ flags: sd_varlink_method_flags_t) {
     var name: UnsafePointer<CChar>?
     guard sd_varlink_get_current_method(link, &name) >= 0, let name, let connection = connections[link],
       let method = methods[String(cString: name)]
     else { return }
-    connection.isDispatching = true
-    defer { connection.isDispatching = false }
     let call = VarlinkCall(connection, method: String(cString: name), parameters: parameters, flags: flags)
     switch method.kind {
     case .more where !call.wantsMore: return call.fail(.expectedMore)
