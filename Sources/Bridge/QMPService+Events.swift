@@ -18,7 +18,7 @@ extension QMPService {
     let over = Promise<Void>()
     let subscription = machine.subscribe { event in
       guard over.result == nil, filter?.contains(event.name) ?? true else { return }
-      do { try call.notify(message(of: event)) } catch { over.fulfil() }
+      do { try call.notify(self.message(of: event)) } catch { over.fulfil() }
     }
     defer { machine.unsubscribe(subscription) }
     call.whenCallerGoes { over.fulfil() }

@@ -12,7 +12,7 @@ public import Varlink
 /// interface is added to a server that serves already. What is not bound to the loop's thread happens on another meanwhile, and
 /// the rest in slices.
 @EventLoopActor
-public struct QMPService {
+public final class QMPService {
   public nonisolated static let name = "io.qmpvarlink.QMP"
   /// How long the loop is kept at a time.
   private static let slice = Duration.milliseconds(2)
@@ -35,27 +35,35 @@ public struct QMPService {
   ///
   /// - Returns: whether it is served.
   public static func add(to server: VarlinkServer, machine: Machine, logger: Logger) async -> Bool {
-    let start = ContinuousClock.now
     do {
-      let reply = try await schemaReply(of: machine)
-      let asked = ContinuousClock.now
-      let schema = try await schema(from: reply)
-      let (translation, parsed) = try await onOwnThread {
-        let translation = try Translation(of: schema, interface: name)
-        return (translation, try VarlinkInterface.Parsed(translation.text))
-      }
-      let service = QMPService(translation, machine, logger)
-      try server.add(VarlinkInterface(parsed, kinds: ["SubscribeEvents": .more]))
-      try await service.bind(to: server)
-      let milliseconds = { (duration: Duration) in "\(Int((duration / .milliseconds(1)).rounded()))" }
-      logger.info(
-        "serving \(name): \(translation.commands.count) commands and \(translation.events.count) events",
-        metadata: ["ms-asking": "\(milliseconds(asked - start))", "ms-translating": "\(milliseconds(ContinuousClock.now - asked))"])
+      try await add(to: server, machine, logger)
+      // A description that is a quarter of a megabyte as text has been here several times over.
+      returnFreeMemory()
       return true
     } catch {
       if machine.disconnected.result == nil { logger.warning("\(name) is not served: \(error)") }
       return false
     }
+  }
+
+  private static func add(to server: VarlinkServer, _ machine: Machine, _ logger: Logger) async throws {
+    let start = ContinuousClock.now
+    let reply = try await schemaReply(of: machine)
+    let asked = ContinuousClock.now
+    let schema = try await schema(from: reply)
+    let (translation, parsed) = try await onOwnThread {
+      var translation = try Translation(of: schema, interface: name)
+      let parsed = try VarlinkInterface.Parsed(translation.text)
+      translation.forgetDefinition()
+      return (translation, parsed)
+    }
+    let service = QMPService(translation, machine, logger)
+    try server.add(VarlinkInterface(parsed, kinds: ["SubscribeEvents": .more]))
+    try service.bind(to: server)
+    let milliseconds = { (duration: Duration) in "\(Int((duration / .milliseconds(1)).rounded()))" }
+    logger.info(
+      "serving \(name): \(translation.commands.count) commands and \(translation.events.count) events",
+      metadata: ["ms-asking": "\(milliseconds(asked - start))", "ms-translating": "\(milliseconds(ContinuousClock.now - asked))"])
   }
 
   /// The definition of the interface as it is for `machine`.
@@ -88,7 +96,7 @@ public struct QMPService {
     }
   }
 
-  private func bind(to server: VarlinkServer) async throws {
+  private func bind(to server: VarlinkServer) throws {
     for command in translation.commands {
       try server.bind("\(Self.name).\(command.method)") { [self] call in try await self.call(command, call) }
     }

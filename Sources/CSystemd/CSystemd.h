@@ -1,6 +1,6 @@
 #pragma once
 
-// libsystemd >= 262 as one Clang module, and eventfd, which Glibc's module leaves out. No code: every variadic
+// libsystemd >= 262 as one Clang module, and of glibc what its own module leaves out. No code: every variadic
 // function of libsystemd has a plain twin.
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
@@ -8,4 +8,5 @@
 #include <systemd/sd-json.h>
 #include <systemd/sd-varlink-idl.h>
 #include <systemd/sd-varlink.h>
+#include <malloc.h>
 #include <sys/eventfd.h>

@@ -89,19 +89,17 @@ struct Flattening {
       places[index].shape = try translator.shape(place.member.type, path: path + Names.symbol(place.field), of: path)
     }
     var structure = Structure(name: name)
+    structure.fields.reserveCapacity(places.count)
     for place in places {
-      structure.fieldIndices[place.field] = structure.fields.count
       structure.fields.append(
         Field(name: place.field, shape: place.shape, isNullable: !place.isCommon || place.member.isOptional, notes: place.notes))
     }
     structure.layers = drafts.map { draft in
       var layer = Layer()
-      for (place, isOptional) in draft.members {
-        let name = places[place].member.name
-        layer.indices[name] = layer.members.count
-        layer.members.append(Layer.Member(qapi: name, field: place, isOptional: isOptional))
+      layer.members = draft.members.map { place, isOptional in
+        Layer.Member(qapi: places[place].member.name, field: place, isOptional: isOptional)
       }
-      layer.tag = draft.tag.map { ($0.member, Dictionary(uniqueKeysWithValues: $0.cases.map { ($0.value, $0.layer) })) }
+      layer.tag = draft.tag.map { ($0.member, $0.cases.map { ($0.value, $0.layer) }) }
       return layer
     }
     return structure

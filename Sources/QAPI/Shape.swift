@@ -1,5 +1,5 @@
 /// How values of one type look in QAPI and in Varlink, and become one another.
-indirect enum Shape: Sendable {
+enum Shape: Sendable {
   case string, integer, number, boolean
   /// In Varlink `true`: its types have no null.
   case null
@@ -7,7 +7,7 @@ indirect enum Shape: Sendable {
   case any
   /// An object without members.
   case empty
-  case array(Shape)
+  indirect case array(Shape)
   /// An index into ``Translation/enumerations``.
   case enumeration(Int)
   /// An index into ``Translation/structures``.
@@ -19,14 +19,15 @@ indirect enum Shape: Sendable {
   case wrapper(Int)
 }
 
+// Names are looked for one by one: there are few of most, translation is not what a command's time goes into, and tables of some
+// thousand names would be half of the daemon's memory.
+
 /// An enum: names in QAPI and in Varlink.
 struct Enumeration: Sendable {
   /// The type's name in Varlink; nil for one of less than two values, which is a string there.
   let name: String?
   let values: [(qapi: String, varlink: String)]
-  let notes: [[String]]
-  let varlinkNames: [String: String]
-  let qapiNames: [String: String]
+  var notes: [[String]]
 
   init(name: String?, values: [SchemaEnumValue]) {
     self.name = name
@@ -36,9 +37,10 @@ struct Enumeration: Sendable {
     notes = zip(values, pairs).map { value, pair in
       (Names.isObvious(pair.varlink, for: pair.qapi) ? [] : ["In QEMU: \(pair.qapi)"]) + featureNotes(value.features)
     }
-    varlinkNames = Dictionary(uniqueKeysWithValues: pairs.map { ($0.qapi, $0.varlink) })
-    qapiNames = Dictionary(uniqueKeysWithValues: pairs.map { ($0.varlink, $0.qapi) })
   }
+
+  func varlink(_ qapi: String) -> String? { values.first { $0.qapi == qapi }?.varlink }
+  func qapi(_ varlink: String) -> String? { values.first { $0.varlink == varlink }?.qapi }
 }
 
 /// One field of a struct, of a method's input or of its output.
@@ -46,7 +48,7 @@ struct Field: Sendable {
   let name: String
   let shape: Shape
   let isNullable: Bool
-  let notes: [String]
+  var notes: [String]
 }
 
 /// An object or a union: in Varlink one flat struct.
@@ -54,9 +56,10 @@ struct Structure: Sendable {
   /// The type's name in Varlink; nil for what is the input or output of a method.
   let name: String?
   var fields: [Field] = []
-  var fieldIndices: [String: Int] = [:]
   /// What a value may have depends on its tags; the first layer is what it always has.
   var layers: [Layer] = []
+
+  func field(_ name: String) -> Int? { fields.firstIndex { $0.name == name } }
 }
 
 /// The members that an object has in one case of a union, or in any.
@@ -67,9 +70,14 @@ struct Layer: Sendable {
     let isOptional: Bool
   }
   var members: [Member] = []
-  var indices: [String: Int] = [:]
   /// The member that tells which layer is added; its values that stand for none are not among the cases.
-  var tag: (member: Int, cases: [String: Int])?
+  var tag: (member: Int, cases: [(value: String, layer: Int)])?
+
+  /// The field of a member.
+  func field(_ qapi: String) -> Int? { members.first { $0.qapi == qapi }?.field }
+
+  /// The layer that a value of the tag adds.
+  func next(_ value: String) -> Int? { tag?.cases.first { $0.value == value }?.layer }
 }
 
 /// One of several types, in Varlink a struct with one field for each, named after the JSON kind.

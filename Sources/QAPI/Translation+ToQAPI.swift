@@ -30,7 +30,7 @@ extension Translation {
       do { return try qapi(field.value, wrappers[index].element) } catch { throw error.under(Wrapper.field) }
     case .enumeration(let index):
       guard let name = value.string else { throw ValueError("a string is expected") }
-      guard let qapi = enumerations[index].qapiNames[name] else { throw ValueError("there is no value \(name)") }
+      guard let qapi = enumerations[index].qapi(name) else { throw ValueError("there is no value \(name)") }
       return qapi == name ? value : .string(qapi)
     case .structure(let index): return .object(try qapiObject(value, structures[index]))
     case .alternate(let index):
@@ -79,7 +79,7 @@ extension Translation {
     guard let members = value.members else { throw ValueError("an object is expected") }
     var given: [Int: JSONVariant] = [:]
     for (name, value) in members where name != ignored && !value.isNull {
-      guard let field = structure.fieldIndices[name] else { throw ValueError("there is no such field", at: name) }
+      guard let field = structure.field(name) else { throw ValueError("there is no such field", at: name) }
       guard given.updateValue(value, forKey: field) == nil else { throw ValueError("it is there twice", at: name) }
     }
     var converted: [(String, JSONVariant)] = []
@@ -94,7 +94,7 @@ extension Translation {
         }
         do { converted.append((member.qapi, try qapi(value, field.shape))) } catch { throw error.under(field.name) }
         if let tag = layer.tag, tag.member == index, let selected = converted.last?.1.string {
-          next = tag.cases[selected].map { structure.layers[$0] }
+          next = layer.next(selected).map { structure.layers[$0] }
         }
       }
     }

@@ -51,7 +51,7 @@ extension Translation {
     case .wrapper(let index): return try .object([(Wrapper.field, varlink(value, wrappers[index].element))])
     case .enumeration(let index):
       guard let name = value.string else { throw ValueError("a string is expected") }
-      guard let varlink = enumerations[index].varlinkNames[name] else { throw ValueError("the value \(name) is not known") }
+      guard let varlink = enumerations[index].varlink(name) else { throw ValueError("the value \(name) is not known") }
       return varlink == name ? value : .string(varlink)
     case .structure(let index): return try varlinkObject(value, structures[index])
     case .alternate(let index):
@@ -85,7 +85,7 @@ extension Translation {
     var converted: [(String, JSONVariant)] = []
     converted.reserveCapacity(members.count)
     for (name, value) in members {
-      guard let field = active.lazy.compactMap({ layer in layer.indices[name].map { layer.members[$0].field } }).first else {
+      guard let field = active.lazy.compactMap({ $0.field(name) }).first else {
         throw ValueError("there is no such member").under(name)
       }
       do { converted.append((structure.fields[field].name, try varlink(value, structure.fields[field].shape))) } catch {
@@ -105,7 +105,7 @@ extension Translation {
         if member.isOptional { break }
         throw ValueError("it is missing, or no string").under(member.qapi)
       }
-      guard let next = tag.cases[selected] else { break }
+      guard let next = layer.next(selected) else { break }
       layer = structure.layers[next]
       active.append(layer)
     }

@@ -36,7 +36,7 @@ public struct Translation: Sendable {
 
   /// The interface's name.
   public let interface: String
-  /// The interface's definition.
+  /// The interface's definition; empty after ``forgetDefinition()``.
   public internal(set) var text = ""
   /// In the order of their names.
   public internal(set) var commands: [Command] = []
@@ -50,7 +50,6 @@ public struct Translation: Sendable {
   /// What is said of a method above it.
   var commandNotes: [[String]] = []
   var eventNotes: [[String]] = []
-  private(set) var eventIndices: [String: Int] = [:]
 
   init(interface: String) { self.interface = interface }
 
@@ -61,10 +60,20 @@ public struct Translation: Sendable {
   public init(of schema: Schema, interface: String) throws(SchemaError) {
     var translator = Translator(schema, interface: interface)
     self = try translator.translate()
-    for (index, event) in events.enumerated() { eventIndices[event.name] = index }
     text = try IDLText.of(self)
   }
 
   /// The event of that name in QEMU.
-  public func event(_ name: String) -> Event? { eventIndices[name].map { events[$0] } }
+  public func event(_ name: String) -> Event? { events.first { $0.name == name } }
+
+  /// Lets go of the definition and of what only that says, for one who has read it: it is most of the memory that this takes.
+  public mutating func forgetDefinition() {
+    text = ""
+    commandNotes = []
+    eventNotes = []
+    for index in structures.indices {
+      for field in structures[index].fields.indices { structures[index].fields[field].notes = [] }
+    }
+    for index in enumerations.indices { enumerations[index].notes = [] }
+  }
 }

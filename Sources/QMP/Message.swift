@@ -16,11 +16,14 @@ public struct QMPEvent: Sendable {
   public let data: JSONVariant?
   /// `{"seconds": …, "microseconds": …}` of the server's clock.
   public let timestamp: JSONVariant?
+  /// The event as it came, without its line end; empty unless the client was asked to keep it.
+  public let text: [UInt8]
 
-  public init(name: String, data: JSONVariant?, timestamp: JSONVariant?) {
+  public init(name: String, data: JSONVariant?, timestamp: JSONVariant?, text: [UInt8] = []) {
     self.name = name
     self.data = data
     self.timestamp = timestamp
+    self.text = text
   }
 }
 
@@ -57,13 +60,14 @@ enum ServerMessage {
     }
   }
 
+  /// - Parameter text: the message as it came; for events only.
   /// - Throws: the reason, if this is none of the four.
   @EventLoopActor
-  init(_ message: JSONVariant) throws(QMPError) {
+  init(_ message: JSONVariant, _ text: [UInt8] = []) throws(QMPError) {
     if let value = message["return"] {
       self = .reply(value)
     } else if let name = message["event"]?.string {
-      self = .event(QMPEvent(name: name, data: message["data"], timestamp: message["timestamp"]))
+      self = .event(QMPEvent(name: name, data: message["data"], timestamp: message["timestamp"], text: text))
     } else if let error = message["error"] {
       guard let errorClass = error["class"]?.string, let desc = error["desc"]?.string else {
         throw .badReply("an error without class or desc")

@@ -59,7 +59,11 @@ struct MessageSplitter {
   /// - Returns: nil when no whole message is there.
   /// - Throws: ``Fault``, after which the splitter is of no further use.
   mutating func next<Result>(_ body: (UnsafeBufferPointer<UInt8>) -> Result) throws(Fault) -> Result? {
-    guard let end = try scan() else { return nil }
+    guard let end = try scan() else {
+      // There may have been a line's end behind the last message.
+      releaseIfEmpty()
+      return nil
+    }
     let range = start..<end
     start = end
     // The parser wants a terminator; the byte that stands there is put back.
@@ -67,14 +71,17 @@ struct MessageSplitter {
     if overwritten == nil { buffer.append(0) } else { buffer[end] = 0 }
     defer {
       if let overwritten { buffer[end] = overwritten } else { buffer.removeLast() }
-      if start == buffer.count {
-        // Small buffers are kept for the next message; a large one was for a rare large reply.
-        buffer.removeAll(keepingCapacity: buffer.capacity <= 65536)
-        start = 0
-        scanned = 0
-      }
+      releaseIfEmpty()
     }
     return buffer.withUnsafeBufferPointer { body(UnsafeBufferPointer(rebasing: $0[range.lowerBound...range.upperBound])) }
+  }
+
+  private mutating func releaseIfEmpty() {
+    guard start == buffer.count else { return }
+    // Small buffers are kept for the next message; a large one was for a rare large reply.
+    buffer.removeAll(keepingCapacity: buffer.capacity <= 65536)
+    start = 0
+    scanned = 0
   }
 
   /// Looks for the end of the message at `start`; its index is one past the closing brace.

@@ -26,6 +26,8 @@ public final class QMPClient {
 
   /// Called with each event, in its place between the replies.
   public var onEvent: ((QMPEvent) -> Void)?
+  /// Whether events have their ``QMPEvent/text``.
+  public var keepsEventText = false
   /// How long a command may take. When the oldest has waited longer, it and all others fail with ``QMPError/timedOut``, and
   /// so does every further one, at once, until the server answers again: not those, whose replies may be lost, but a question
   /// with an id, behind which the order of commands and replies begins anew. Nil waits for ever.
@@ -285,10 +287,10 @@ public final class QMPClient {
   private func dispatchMessages() -> QMPError? {
     do {
       while true {
-        let parsed = try splitter.next { bytes in Result { () throws(JSONError) in try JSONVariant(parsingTerminated: bytes) } }
-        guard let message = try parsed?.get() else { return nil }
+        let next = try splitter.next { bytes in Result { () throws(JSONError) in try parse(bytes) } }
+        guard let (message, text) = try next?.get() else { return nil }
         if isNobodys(message) { continue }
-        let told = try ServerMessage(message)
+        let told = try ServerMessage(message, text)
         if told.isReply, pending.isEmpty, overdue > 0 {
           overdue -= 1
         } else {
@@ -301,6 +303,12 @@ public final class QMPClient {
     } catch {
       return .badReply("\(error)")
     }
+  }
+
+  /// A message with a NUL behind it, parsed; as it came too, if it is an event and that is asked for.
+  private func parse(_ bytes: UnsafeBufferPointer<UInt8>) throws(JSONError) -> (JSONVariant, [UInt8]) {
+    let message = try JSONVariant(parsingTerminated: bytes)
+    return (message, keepsEventText && message["event"] != nil ? Array(bytes.dropLast()) : [])
   }
 
   private func dispatch(_ message: ServerMessage) throws(QMPError) {

@@ -54,7 +54,7 @@ import Varlink
     for enumeration in translation.enumerations {
       try expectUnique(enumeration.values.map(\.varlink), field, enumeration.name ?? "an enum")
       for value in enumeration.values {
-        #expect(enumeration.varlinkNames[value.qapi] == value.varlink && enumeration.qapiNames[value.varlink] == value.qapi)
+        #expect(enumeration.varlink(value.qapi) == value.varlink && enumeration.qapi(value.varlink) == value.qapi)
       }
     }
     // The names that need a rule are there.

@@ -8,6 +8,24 @@ import Testing
 @testable import QMP
 
 @Suite(.onEventLoop) struct QMPClientTests {
+  @Test("an event has its text, byte for byte, when that is asked for") @EventLoopActor
+  func eventText() async throws {
+    for isAsked in [true, false] {
+      let conversation = try Conversation()
+      conversation.client.keepsEventText = isAsked
+      var events: [QMPEvent] = []
+      let second = Promise<Void>()
+      conversation.client.onEvent = {
+        events.append($0)
+        if events.count == 2 { second.fulfil() }
+      }
+      let event = #"{"timestamp": {"seconds": 1,  "microseconds":2}, "event": "X\u0041"}"#
+      try await conversation.server.write(event + "\r\n" + event + "\r\n")
+      try await second.soon()
+      for got in events { #expect(got.name == "XA" && String(decoding: got.text, as: UTF8.self) == (isAsked ? event : "")) }
+    }
+  }
+
   @Test("a command is written in its shortest form") @EventLoopActor
   func wireForm() async throws {
     let conversation = try Conversation()
