@@ -1,11 +1,14 @@
 #pragma once
 
-// libsystemd >= 262 as one Clang module, and eventfd, which Glibc's module leaves out. No code: every variadic
+// libsystemd >= 262 as one Clang module, and eventfd, pidfd and statfs, which Glibc's module leaves out. No code: every variadic
 // function of libsystemd has a plain twin.
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
+#include <systemd/sd-id128.h>
 #include <systemd/sd-journal.h>
 #include <systemd/sd-json.h>
 #include <systemd/sd-varlink-idl.h>
 #include <systemd/sd-varlink.h>
 #include <sys/eventfd.h>
+#include <sys/pidfd.h>
+#include <sys/vfs.h>
