@@ -114,7 +114,7 @@ let package = Package(
     .testTarget(name: "RelayTests", dependencies: ["Relay", "TestSupport"]),
     .testTarget(name: "VarlinkTests", dependencies: ["Varlink", "Interfaces", "TestSupport"]),
     .testTarget(name: "MachineTests", dependencies: ["Machine", "TestSupport"]),
-    .testTarget(name: "DaemonTests", dependencies: ["qmp-varlinkd", "TestSupport"]),
+    .testTarget(name: "DaemonTests", dependencies: ["qmp-varlinkd", "Bridge", "Varlink", "TestSupport"]),
     .testTarget(
       name: "IntegrationTests",
       dependencies: ["TestSupport", "SystemdEvent", "SystemdJSON", .product(name: "SystemPackage", package: "swift-system")],
