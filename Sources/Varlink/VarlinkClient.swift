@@ -128,6 +128,8 @@ public final class VarlinkClient {
     guard flags.rawValue & SD_VARLINK_REPLY_LOCAL.rawValue == 0 else {
       return end(error == SD_VARLINK_ERROR_TIMEOUT ? .timedOut : .disconnected)
     }
-    finish(.failure(.refused(VarlinkError(error, parameters.isNull ? nil : parameters))))
+    // libsystemd makes an empty object of parameters that are missing.
+    let isEmpty = parameters.members?.isEmpty ?? true
+    finish(.failure(.refused(VarlinkError(error, isEmpty ? nil : parameters))))
   }
 }
