@@ -117,7 +117,9 @@ let package = Package(
     .testTarget(name: "DaemonTests", dependencies: ["qmp-varlinkd", "Bridge", "Varlink", "TestSupport"]),
     .testTarget(
       name: "IntegrationTests",
-      dependencies: ["TestSupport", "SystemdEvent", "SystemdJSON", .product(name: "SystemPackage", package: "swift-system")],
+      dependencies: [
+        "Bridge", "Varlink", "TestSupport", "SystemdEvent", "SystemdJSON", .product(name: "SystemPackage", package: "swift-system"),
+      ],
       resources: [.copy("Clients")]),
   ],
   swiftLanguageModes: [.v6]
