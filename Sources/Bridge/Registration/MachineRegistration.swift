@@ -1,3 +1,4 @@
+import Glibc
 public import Logging
 import SystemPackage
 public import SystemdEvent
@@ -126,9 +127,9 @@ public final class MachineRegistration {
   }
 
   private func unregister(with entry: (machined: Machined, isCertain: Bool)) async {
+    // Another machine may have the name that we did not get. Without a leader machined took the caller for it.
+    let leader = entry.isCertain ? nil : machine.leader ?? (try? ProcessIdentity(of: getpid()))
     do {
-      // Another machine may have the name that we did not get.
-      let leader = entry.isCertain ? nil : machine.leader
       try await entry.machined.unregister(machine.name, leader: leader, within: Self.removalLimit)
     } catch .refused(let error) where error.name == "io.systemd.Machine.NoSuchMachine" {
       // It goes by itself when its leader has ended.
