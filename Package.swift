@@ -114,10 +114,12 @@ let package = Package(
     .testTarget(name: "RelayTests", dependencies: ["Relay", "TestSupport"]),
     .testTarget(name: "VarlinkTests", dependencies: ["Varlink", "Interfaces", "TestSupport"]),
     .testTarget(name: "MachineTests", dependencies: ["Machine", "TestSupport"]),
-    .testTarget(name: "DaemonTests", dependencies: ["qmp-varlinkd", "TestSupport"]),
+    .testTarget(name: "DaemonTests", dependencies: ["qmp-varlinkd", "Bridge", "Varlink", "TestSupport"]),
     .testTarget(
       name: "IntegrationTests",
-      dependencies: ["TestSupport", "SystemdEvent", "SystemdJSON", .product(name: "SystemPackage", package: "swift-system")],
+      dependencies: [
+        "Bridge", "Varlink", "TestSupport", "SystemdEvent", "SystemdJSON", .product(name: "SystemPackage", package: "swift-system"),
+      ],
       resources: [.copy("Clients")]),
   ],
   swiftLanguageModes: [.v6]

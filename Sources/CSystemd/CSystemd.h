@@ -4,9 +4,12 @@
 // function of libsystemd has a plain twin.
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
+#include <systemd/sd-id128.h>
 #include <systemd/sd-journal.h>
 #include <systemd/sd-json.h>
 #include <systemd/sd-varlink-idl.h>
 #include <systemd/sd-varlink.h>
 #include <malloc.h>
 #include <sys/eventfd.h>
+#include <sys/pidfd.h>
+#include <sys/vfs.h>

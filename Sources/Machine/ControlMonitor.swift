@@ -42,6 +42,8 @@ final class ControlMonitor {
   }
 
   var isResponding: Bool { client.isResponding }
+  /// The process at the other end, as the kernel tells it.
+  var serverProcess: Int32? { client.serverProcess }
   var hasSpare: Bool { spare != nil }
   /// The id of the monitor for what QEMU executes out of band, while there is one.
   var outOfBandID: String?

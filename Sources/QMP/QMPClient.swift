@@ -110,6 +110,9 @@ public final class QMPClient {
   /// The path that the server is bound to, in its own spelling; nil if it has none.
   public var serverPath: FilePath? { socket.peerPath }
 
+  /// The process that listened at the server's socket; for a pair of connected sockets the one that made it.
+  public var serverProcess: Int32? { PeerCredentials(of: socket).process }
+
   /// Negotiates, without waiting for the greeting first: a server reads what came early once it is ready.
   ///
   /// - Parameters:

@@ -30,19 +30,17 @@ final class Daemon {
   /// How long sessions may take to come to rest when the machine stays.
   private static let detachLimit = Duration.seconds(10)
 
-  private let machineName: MachineName
+  private let options: ServiceOptions
   private let stopLimits: Machine.StopLimits?
   private let sessionLimits: Sessions.Limits
-  private let maxMonitors: Int
   private let logger: Logger
   private let stopRequested = Promise<Void>()
   private let hurry = Promise<Void>()
   private var signals: [EventSource] = []
 
   private init(_ options: ServiceOptions, _ stopLimits: Machine.StopLimits?, _ logger: Logger) {
-    machineName = options.machine
+    self.options = options
     sessionLimits = Sessions.Limits(total: options.maxSessions, perUser: options.maxSessionsPerUser, unread: options.unreadLimit << 20)
-    maxMonitors = options.maxMonitors
     self.stopLimits = stopLimits
     self.logger = logger
   }
@@ -68,7 +66,8 @@ final class Daemon {
     let logger = makeLogger(level: options.logLevel, machine: options.machine)
     let directory: RuntimeDirectory
     do throws(RuntimeDirectory.Failure) {
-      let location = try RuntimeDirectory.location(machine: options.machine, option: options.runtimeDirectory)
+      let location = try RuntimeDirectory.location(
+        machine: options.machine, option: options.runtimeDirectory, scope: options.scope)
       directory = try RuntimeDirectory(location, machine: options.machine)
     } catch {
       logger.error("\(error)")
@@ -124,22 +123,18 @@ final class Daemon {
     try MachineInstanceService.add(to: server, machine: machine, unreadLimit: sessionLimits.unread)
     try QemuMachineInstanceService.add(to: server, sessions: sessions)
     try SessionsService.add(to: server, sessions: sessions)
-    let monitors = AddedMonitors(machine: machine, sessions: sessions, limit: maxMonitors, logger: logger)
+    let monitors = AddedMonitors(machine: machine, sessions: sessions, limit: options.maxMonitors, logger: logger)
     try MonitorsService.add(to: server, monitors: monitors)
     try server.listen(on: socket, mode: 0o600)
-    let status = "machine \(machineName), QEMU \(machine.greeting.version)"
-    logger.info("serving \(status) at \(socket)")
-    ServiceManager.ready("Serving \(status)")
-    // Beside the rest, and a moment later: QEMU takes some 50 ms to describe itself, and who waited for READY is about to call.
-    startTask { [logger] in
-      _ = await Promise<Void>().value(within: Self.firstCalls)
-      let isServed = await QMPService.add(to: server, machine: machine, logger: logger)
-      ServiceManager.status("Serving \(status), \(isServed ? "with" : "without") \(QMPService.name)")
-    }
+    let serving = "machine \(machine.name), QEMU \(machine.greeting.version)"
+    logger.info("serving \(serving) at \(socket)")
 
     let over = Promise<Void>()
     machine.disconnected.whenFulfilled { _ in over.fulfil() }
     stopRequested.whenFulfilled { over.fulfil() }
+    let registration = await MachineRegistration(of: machine, options, control: socket, ownsMachine: stopLimits != nil, logger: logger)
+    try await registration.register(cancelled: over)
+    if over.result == nil { announce(serving, machine, server) }
     await over.value
 
     let wasAsked = machine.disconnected.result == nil
@@ -162,6 +157,27 @@ final class Daemon {
     machine.unsubscribe(subscription)
     server.shutDown()
 
+    let status = await end(of: machine, shutdown, wasAsked: wasAsked)
+    // Last: until QEMU has ended, machined may end what is in a unit that it made.
+    await registration.unregister()
+    return status
+  }
+
+  /// Tells who waits for the daemon that it serves.
+  private func announce(_ status: String, _ machine: Machine, _ server: VarlinkServer) {
+    ServiceManager.ready("Serving \(status)", leader: machine.qemuProcess)
+    // Beside the rest, and a moment later: QEMU takes some 50 ms to describe itself, and who waited for READY is about to call.
+    startTask { [logger] in
+      _ = await Promise<Void>().value(within: Self.firstCalls)
+      let isServed = await QMPService.add(to: server, machine: machine, logger: logger)
+      ServiceManager.status("Serving \(status), \(isServed ? "with" : "without") \(QMPService.name)")
+    }
+  }
+
+  /// Waits until a QEMU of ours has ended.
+  ///
+  /// - Returns: the exit status that says how the machine ended.
+  private func end(of machine: Machine, _ shutdown: QMPEvent?, wasAsked: Bool) async -> CInt {
     // QEMU itself counts that as a success.
     let guestPanicked = shutdown?.data?["reason"]?.string == "guest-panic"
     if guestPanicked { logger.error("the guest panicked") }
@@ -181,7 +197,7 @@ final class Daemon {
     var limits = VarlinkServer.Limits()
     var descriptors = rlimit()
     guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &descriptors) == 0 else { return limits }
-    let left = Int(clamping: descriptors.rlim_cur) - 3 * sessionLimits.total - 4 * maxMonitors - 64
+    let left = Int(clamping: descriptors.rlim_cur) - 3 * sessionLimits.total - 4 * options.maxMonitors - 64
     limits.connections = UInt32(max(16, min(Int(limits.connections), left)))
     limits.connectionsPerUser = min(limits.connectionsPerUser, limits.connections)
     return limits

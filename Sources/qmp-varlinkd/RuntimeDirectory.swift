@@ -1,3 +1,4 @@
+import Bridge
 import Glibc
 import Machine
 import SystemPackage
@@ -20,12 +21,12 @@ struct RuntimeDirectory: ~Copyable {
   /// Where the folder is, by the rules of the command line.
   static func location(
     machine: MachineName, option: FilePath?, environment: (String) -> String? = { getenv($0).map { String(cString: $0) } },
-    isRoot: Bool = getuid() == 0
+    scope: RuntimeScope = .own
   ) throws(Failure) -> (path: FilePath, isOurs: Bool) {
     if let option { return (option, false) }
     if let set = environment("RUNTIME_DIRECTORY"), let first = set.split(separator: ":").first { return (FilePath(String(first)), false) }
     let base: FilePath
-    if isRoot {
+    if scope == .system {
       base = "/run"
     } else if let runtime = environment("XDG_RUNTIME_DIR"), !runtime.isEmpty {
       base = FilePath(runtime)

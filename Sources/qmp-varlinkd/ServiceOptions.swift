@@ -1,4 +1,5 @@
 public import ArgumentParser
+public import Bridge
 public import Logging
 public import Machine
 public import SystemPackage
@@ -12,11 +13,36 @@ struct ServiceOptions: ParsableArguments {
     name: .long,
     help: ArgumentHelp(
       """
-      Where the socket 'control' is made. Default: $RUNTIME_DIRECTORY if set, else /run/qmp-varlink/NAME for root and \
-      $XDG_RUNTIME_DIR/qmp-varlink/NAME for others.
+      Where the socket 'control' is made. Default: $RUNTIME_DIRECTORY if set, else /run/qmp-varlink/NAME with --system and \
+      $XDG_RUNTIME_DIR/qmp-varlink/NAME with --user.
       """, valueName: "directory"),
     completion: .directory)
   var runtimeDirectory: FilePath?
+
+  @Option(
+    name: .long,
+    help: ArgumentHelp(
+      """
+      Whether to register the machine with systemd-machined, for machinectl. With 'auto' the machine runs also where that fails, with \
+      'yes' the daemon ends then.
+      """, valueName: "auto|yes|no"))
+  var register = MachineRegistration.Policy.auto
+
+  @Flag(
+    name: .long,
+    help: """
+      Leave QEMU in the unit that the daemon runs in. Without this systemd-machined makes a scope unit for it, unless the daemon is \
+      a service's main process, --keep-running is given, or QEMU was attached to.
+      """)
+  var keepUnit = false
+
+  @Flag(
+    help: ArgumentHelp(
+      """
+      Register with the system's systemd-machined alone, or with the user's too, and where to make the runtime directory. Default: \
+      --system for root, --user for others.
+      """))
+  var scope = RuntimeScope.own
 
   @Option(name: .long, help: ArgumentHelp("How many QMP sessions there may be at once.", valueName: "number"))
   var maxSessions = 256
@@ -64,3 +90,16 @@ extension FilePath: @retroactive ExpressibleByArgument {
 
 extension Logger.Level: @retroactive ExpressibleByArgument {}
 extension VirtualMachineConfiguration.Accelerator: ExpressibleByArgument {}
+extension RuntimeScope: EnumerableFlag {}
+
+extension MachineRegistration.Policy: ExpressibleByArgument {
+  /// systemd-vmspawn takes every spelling of a boolean that systemd has.
+  public init?(argument: String) {
+    switch argument.lowercased() {
+    case "auto": self = .auto
+    case "1", "yes", "y", "true", "t", "on": self = .yes
+    case "0", "no", "n", "false", "f", "off": self = .no
+    default: return nil
+    }
+  }
+}

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Bridge
 import Logging
 import Machine
 import SystemPackage
@@ -29,6 +30,21 @@ import Testing
     #expect(command.stopTimeout == 0 && command.service.runtimeDirectory == "/d" && command.service.logLevel == .debug)
   }
 
+  @Test("registration takes systemd-vmspawn's spellings, for both ways to a machine")
+  func registration() throws {
+    let spellings: [(String, MachineRegistration.Policy)] = [
+      ("auto", .auto), ("yes", .yes), ("true", .yes), ("1", .yes), ("on", .yes), ("no", .no), ("False", .no), ("0", .no), ("off", .no),
+    ]
+    for (word, policy) in spellings {
+      #expect(try RunCommand.parse(["--machine", "web", "--register=\(word)"]).service.register == policy)
+    }
+    let plain = try AttachCommand.parse(["--machine", "web", "--qmp", "unix:/q"]).service
+    #expect(plain.register == .auto && !plain.keepUnit && plain.scope == .own)
+    let told = try AttachCommand.parse(["--machine", "web", "--qmp", "unix:/q", "--register=no", "--keep-unit", "--user"]).service
+    #expect(told.register == .no && told.keepUnit && told.scope == .user)
+    #expect(try RunCommand.parse(["--machine", "web", "--system"]).service.scope == .system)
+  }
+
   @Test("what stands behind -- is QEMU's, word for word")
   func qemuArguments() throws {
     let words = ["-machine", "none", "--", "--machine", "x", "", "-S", "a b", "--help"]
@@ -45,6 +61,7 @@ import Testing
       (["--machine", "w", "--append", "x"], "--append needs --kernel"),
       (["--machine", "w", "--stop-timeout=-1"], "must be 0 to 86400 seconds"),
       (["--machine", "w", "--accel", "xen"], "xen"), (["--machine", "w", "--image", ""], "--image"),
+      (["--machine", "w", "--register=maybe"], "maybe"), (["--machine", "w", "--register"], "--register"),
       (["--machine", "w", "--log-level", "loud"], "loud"), (["--machine", "w", "stray"], "stray"),
       (["--machine", "w", "--no-such"], "--no-such"),
     ] as [([String], String)])

@@ -1,3 +1,4 @@
+import Bridge
 import Glibc
 import Machine
 import SystemPackage
@@ -19,15 +20,15 @@ import Testing
     let testDescription: String
     var option: String?
     var environment: [String: String] = [:]
-    var isRoot = false
+    var scope = RuntimeScope.user
     var path: String?
     var isOurs = false
   }
 
   static let locations = [
-    Location(testDescription: "root's own", isRoot: true, path: "/run/qmp-varlink/web", isOurs: true),
+    Location(testDescription: "root's own", scope: .system, path: "/run/qmp-varlink/web", isOurs: true),
     Location(
-      testDescription: "root does not use XDG_RUNTIME_DIR", environment: ["XDG_RUNTIME_DIR": "/run/user/1"], isRoot: true,
+      testDescription: "root does not use XDG_RUNTIME_DIR", environment: ["XDG_RUNTIME_DIR": "/run/user/1"], scope: .system,
       path: "/run/qmp-varlink/web", isOurs: true),
     Location(
       testDescription: "a user's own", environment: ["XDG_RUNTIME_DIR": "/run/user/1"], path: "/run/user/1/qmp-varlink/web", isOurs: true),
@@ -35,9 +36,9 @@ import Testing
     Location(testDescription: "a user with an empty one", environment: ["XDG_RUNTIME_DIR": ""]),
     Location(
       testDescription: "the service manager's", environment: ["RUNTIME_DIRECTORY": "/run/a", "XDG_RUNTIME_DIR": "/x"], path: "/run/a"),
-    Location(testDescription: "the first of several", environment: ["RUNTIME_DIRECTORY": "/run/a:/run/b"], isRoot: true, path: "/run/a"),
+    Location(testDescription: "the first of several", environment: ["RUNTIME_DIRECTORY": "/run/a:/run/b"], scope: .system, path: "/run/a"),
     Location(
-      testDescription: "an empty one counts as none", environment: ["RUNTIME_DIRECTORY": ""], isRoot: true, path: "/run/qmp-varlink/web",
+      testDescription: "an empty one counts as none", environment: ["RUNTIME_DIRECTORY": ""], scope: .system, path: "/run/qmp-varlink/web",
       isOurs: true),
     Location(testDescription: "the option comes first", option: "/d", environment: ["RUNTIME_DIRECTORY": "/run/a"], path: "/d"),
     Location(testDescription: "the option, relative", option: "d/e", path: "d/e"),
@@ -47,7 +48,7 @@ import Testing
   func location(_ test: Location) {
     do throws(RuntimeDirectory.Failure) {
       let found = try RuntimeDirectory.location(
-        machine: machine, option: test.option.map { FilePath($0) }, environment: { test.environment[$0] }, isRoot: test.isRoot)
+        machine: machine, option: test.option.map { FilePath($0) }, environment: { test.environment[$0] }, scope: test.scope)
       #expect(found.path.string == test.path)
       #expect(found.isOurs == test.isOurs)
     } catch {

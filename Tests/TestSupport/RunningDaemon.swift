@@ -9,12 +9,15 @@ public final class RunningDaemon {
   public let directory: FilePath
   public let process: Int32
   private let logFile: FilePath
+  private let readiness: NotifySocket
 
   public var socket: FilePath { directory.appending("control") }
   /// The socket, as varlinkctl wants it.
   public var address: String { "unix:\(socket)" }
   /// What the daemon said on standard error.
   public var log: String { contents(of: logFile) }
+  /// What the daemon told its service manager, oldest first.
+  public var notified: [String] { readiness.messages }
   /// Its children: QEMU, if it started one.
   public var children: [Int32] {
     contents(of: FilePath("/proc/\(process)/task/\(process)/children")).split(separator: " ").compactMap { Int32($0.trimmingPrefix("\n")) }
@@ -30,10 +33,11 @@ public final class RunningDaemon {
     public init(_ description: String) { self.description = description }
   }
 
-  init(directory: FilePath, process: Int32, logFile: FilePath) {
+  init(directory: FilePath, process: Int32, logFile: FilePath, readiness: NotifySocket) {
     self.directory = directory
     self.process = process
     self.logFile = logFile
+    self.readiness = readiness
   }
 
   /// A new connection to the control socket.
@@ -100,19 +104,24 @@ public final class RunningDaemon {
 }
 
 /// Runs a daemon with `arguments` (the runtime directory is added), and `body` once it said READY=1 and what becomes of the
-/// interface that it adds after that. Then the daemon is asked to stop, twice, if it has not ended.
+/// interface that it adds after that. Then the daemon is asked to stop, twice, if it has not ended. Unless `arguments` say otherwise,
+/// the machine is not registered with the host's systemd-machined.
 ///
+/// - Parameter launcher: a command that becomes the one behind it; empty for none.
 /// - Returns: what `body` returned, and the daemon's exit status.
 @EventLoopActor
 public func withDaemon<Result: Sendable>(
-  _ arguments: [String], directory: FilePath? = nil, _ body: @escaping @EventLoopActor (RunningDaemon) async throws -> Result
+  _ arguments: [String], directory: FilePath? = nil, launcher: [String] = [],
+  _ body: @escaping @EventLoopActor (RunningDaemon) async throws -> Result
 ) async throws -> (result: Result, status: Int32) {
   try await withTemporaryDirectory { temporary in
     let directory = directory ?? temporary
     let separator = arguments.firstIndex(of: "--") ?? arguments.endIndex
-    let all = arguments[..<separator] + ["--runtime-directory", directory.string] + arguments[separator...]
-    return try await withReadyProcess("qmp-varlinkd", Array(all), temporary, settles: true) { process, logFile in
-      try await body(RunningDaemon(directory: directory, process: process, logFile: logFile))
+    var own = ["--runtime-directory", directory.string]
+    if !arguments[..<separator].contains(where: { $0.hasPrefix("--register") }) { own.append("--register=no") }
+    let command = launcher + [productsDirectory.appending("qmp-varlinkd").string] + arguments[..<separator] + own + arguments[separator...]
+    return try await withReadyProcess(command, temporary, settles: true) { process, logFile, readiness in
+      try await body(RunningDaemon(directory: directory, process: process, logFile: logFile, readiness: readiness))
     }
   }
 }
@@ -123,26 +132,29 @@ public func withReadyProcess<Result: Sendable>(
   _ program: String, _ arguments: [String], _ body: @escaping @EventLoopActor (Int32) async throws -> Result
 ) async throws -> Result {
   try await withTemporaryDirectory { temporary in
-    try await withReadyProcess(program, arguments, temporary) { process, _ in try await body(process) }.result
+    try await withReadyProcess([productsDirectory.appending(program).string] + arguments, temporary) { process, _, _ in
+      try await body(process)
+    }.result
   }
 }
 
+/// Runs a command, and `body` with its process id, its log and what it says to its service manager, once that is READY=1.
 @EventLoopActor
-private func withReadyProcess<Result: Sendable>(
-  _ program: String, _ arguments: [String], _ temporary: FilePath, settles: Bool = false,
-  _ body: @escaping @EventLoopActor (Int32, FilePath) async throws -> Result
+func withReadyProcess<Result: Sendable>(
+  _ command: [String], _ temporary: FilePath, settles: Bool = false,
+  _ body: @escaping @EventLoopActor (Int32, FilePath, NotifySocket) async throws -> Result
 ) async throws -> (result: Result, status: Int32) {
   let readiness = try NotifySocket(at: temporary.appending("notify"))
   let logFile = temporary.appending("log")
   let log = try FileDescriptor.open(logFile, .writeOnly, options: [.create, .append], permissions: [.ownerReadWrite])
   defer { try? log.close() }
   let outcome = try await run(
-    .path(productsDirectory.appending(program)), arguments: Arguments(arguments),
+    command[0].contains("/") ? .path(FilePath(command[0])) : .name(command[0]), arguments: Arguments(Array(command.dropFirst())),
     environment: .inherit.updating(["NOTIFY_SOCKET": readiness.path.string]), input: .none,
     output: .fileDescriptor(log, closeAfterSpawningProcess: false), error: .fileDescriptor(log, closeAfterSpawningProcess: false)
   ) { execution in
     let process = execution.processIdentifier.value
-    let result = await finish(readiness, logFile, settles: settles) { try await body(process, logFile) }
+    let result = await finish(readiness, logFile, settles: settles) { try await body(process, logFile, readiness) }
     // The second signal says not to wait for the guest.
     kill(process, SIGTERM)
     kill(process, SIGINT)
@@ -171,19 +183,21 @@ private func finish<Result: Sendable>(
 
 /// The far end of sd_notify.
 @EventLoopActor
-final class NotifySocket {
-  let path: FilePath
+public final class NotifySocket {
+  public let path: FilePath
   /// READY=1 has come.
   let ready = Promise<Void>()
   /// The daemon has done what it does beside its service at first.
   let settled = Promise<Void>()
+  /// All that came, oldest first.
+  public private(set) var messages: [String] = []
   private let descriptor: OwnedDescriptor
   private var source: EventSource?
 
   // The source goes before the descriptor that it watches, of which a child that is just being made may have a copy.
   isolated deinit { source.cancel() }
 
-  init(at path: FilePath) throws {
+  public init(at path: FilePath) throws {
     self.path = path
     let raw = socket(AF_UNIX, CInt(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
     guard raw >= 0 else { throw SystemdError.last("socket") }
@@ -200,6 +214,7 @@ final class NotifySocket {
       let count = recv(raw, &buffer, buffer.count, CInt(MSG_DONTWAIT))
       guard count > 0 else { return }
       let message = String(decoding: buffer[..<count], as: UTF8.self)
+      self?.messages.append(message)
       if message.split(separator: "\n").contains("READY=1") { self?.ready.fulfil() }
       if message.contains("io.qmpvarlink.QMP") || message.contains("STOPPING=1") { self?.settled.fulfil() }
     }

@@ -1,0 +1,31 @@
+import Bridge
+import Glibc
+import Logging
+import Machine
+import SystemPackage
+import SystemdEvent
+
+extension MachineRegistration {
+  /// The entry of a machine at systemd-machined, by the rules of the command line. Nothing is registered yet.
+  ///
+  /// - Parameter ownsMachine: whether the machine ends with the daemon.
+  convenience init(of machine: Machine, _ options: ServiceOptions, control: FilePath, ownsMachine: Bool, logger: Logger) async {
+    var description = MachineDescription(name: "\(machine.name)", controlAddress: control.absolute)
+    if options.register != .no {
+      description.id = try? await machine.uuid()
+      description.leader = machine.qemuProcess.flatMap { try? ProcessIdentity(of: $0) }
+      // A scope of machined's ends with the registration, and a service's processes belong to the service.
+      description.allocatesUnit = ownsMachine && !options.keepUnit && !ServiceManager.runsThisProcess
+    }
+    self.init(description, options.register, in: options.scope, logger: logger)
+  }
+}
+
+extension FilePath {
+  /// The path seen from the root, for those who have another working directory.
+  fileprivate var absolute: FilePath {
+    guard let resolved = withPlatformString({ realpath($0, nil) }) else { return self }
+    defer { free(resolved) }
+    return FilePath(platformString: resolved)
+  }
+}
