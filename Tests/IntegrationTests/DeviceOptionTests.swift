@@ -117,14 +117,18 @@ struct DeviceOptionTests {
     }
   }
 
-  @Test("a guest starts from UEFI, whose variables are its own") @EventLoopActor
+  @Test("a guest starts from UEFI, whose variables are its own, and is told of a folder that is its root") @EventLoopActor
   func uefi() async throws {
     try await withTemporaryDirectory { folder in
       try await Guest.make(in: folder)
+      let root = folder.appending("root")
+      try FileManager.default.createDirectory(atPath: root.appending("etc").string, withIntermediateDirectories: true)
       let (_, status) = try await withDaemon(
-        Guest.arguments(in: folder, options: ["--firmware=uefi", "--secure-boot=no", "--memory", "512M"])
+        Guest.arguments(in: folder, options: ["--directory=\(root)", "--firmware=uefi", "--secure-boot=no", "--memory", "512M"])
       ) { daemon in
         let guest = try await Guest.boot(in: folder)
+        #expect(try await guest.run("cat /proc/cmdline").contains("no_timer_check root=root rootfstype=virtiofs rw"))
+        #expect(try await guest.run("mkdir -p /mnt && mount -t virtiofs root /mnt && ls /mnt") == "etc\n")
         #expect(try await guest.run("ls -d /sys/firmware/efi") == "/sys/firmware/efi\n")
         let blocks = try await daemon.qmp(#"{"execute":"query-named-block-nodes","arguments":{"flat":true}}"#)
         #expect(blocks.contains(#""node-name": "qv-code""#) && blocks.contains(#""node-name": "qv-vars""#), "\(blocks)")
