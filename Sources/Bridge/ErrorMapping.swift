@@ -26,7 +26,7 @@ private func varlinkError(forMachine error: MachineError) -> VarlinkError {
   case .qmp(.overloaded): systemError(.resourceBusy, [("desc", "\(error)")])
   case .qmp(.timedOut):
     VarlinkError("io.systemd.QemuMachineInstance.NotResponding", .object(["reason": .string("QEMU does not answer; that may pass")]))
-  case .qmp, .startFailed: VarlinkError("io.systemd.MachineInstance.NotConnected", .object(["reason": .string("\(error)")]))
+  case .qmp, .startFailed, .option: VarlinkError("io.systemd.MachineInstance.NotConnected", .object(["reason": .string("\(error)")]))
   case .monitor(let error): varlinkError(forMonitor: error)
   case .notSupported(let reason): VarlinkError("io.systemd.MachineInstance.NotSupported", .object(["reason": .string(reason)]))
   case .system(let error): systemError(error.errno, [("desc", "\(error)")])

@@ -1,22 +1,13 @@
 import Glibc
-public import SystemdEvent
-public import SystemPackage
 
 /// The formats of disk images that are told apart by looking.
-public enum ImageFormat: String, Sendable {
+public enum ImageFormat: String, Sendable, CaseIterable {
   case raw
   case qcow2
 
-  /// Looks at the file's first bytes. Everything without another format's mark is raw.
-  ///
-  /// - Throws: why the file can't be read.
-  public init(of path: FilePath) throws(SystemdError) {
-    let descriptor = path.withPlatformString { open($0, O_RDONLY | O_CLOEXEC) }
-    guard descriptor >= 0 else { throw .last("cannot open \(path)") }
-    let file = OwnedDescriptor(owning: descriptor)
-    var magic: [UInt8] = [0, 0, 0, 0]
-    let count = pread(file.raw, &magic, magic.count, 0)
-    guard count >= 0 else { throw .last("cannot read \(path)") }
-    self = magic == [UInt8(ascii: "Q"), UInt8(ascii: "F"), UInt8(ascii: "I"), 0xFB] ? .qcow2 : .raw
+  /// Looks at the first bytes of an open file. Everything without another format's mark is raw.
+  init(of file: CInt) {
+    var beginning = [UInt8](repeating: 0, count: Qcow2.magic.count)
+    self = pread(file, &beginning, beginning.count, 0) == beginning.count && beginning == Qcow2.magic ? .qcow2 : .raw
   }
 }

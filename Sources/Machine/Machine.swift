@@ -14,12 +14,14 @@ public final class Machine {
   /// Adds drives to this machine and removes them.
   public let storage: Storage
   /// The QEMU that was started here; nil if it ran already.
-  public let process: QEMUProcess?
+  public let process: ChildProcess?
   /// Fulfilled when QEMU can be reached no more. Calls in flight have failed by then.
   public var disconnected: Promise<QMPError> { control.lost }
   /// What QEMU said of itself.
   public let greeting: Greeting
 
+  /// The programs that serve its devices; they end when QEMU does.
+  private let programs: [DeviceProgram]
   let control: ControlMonitor
   let outOfBand: OutOfBandMonitor
   private let statusQuery: SharedQuery<Result<Status, MachineError>>
@@ -29,15 +31,16 @@ public final class Machine {
   private var subscribers: [Int: (QMPEvent) -> Void] = [:]
   private var nextSubscriber = 0
 
-  private init(
+  init(
     name: MachineName, client: QMPClient, clientID: String?, clientSocket: FilePath?, responseLimit: Duration, greeting: Greeting,
-    process: QEMUProcess?, logger: Logger
+    process: ChildProcess?, programs: [DeviceProgram] = [], logger: Logger
   ) {
     self.name = name
     control = ControlMonitor(client, id: clientID, responseLimit: responseLimit, logger: logger)
     statusQuery = SharedQuery { [control] in await Self.queryStatus(control) }
     self.greeting = greeting
     self.process = process
+    self.programs = programs
     self.logger = logger
     monitors = Monitors(control: control, controlSocket: clientSocket, logger: logger)
     storage = Storage(control: control, logger: logger)
@@ -54,63 +57,6 @@ public final class Machine {
   }
 
   // MARK: making one
-
-  /// Starts QEMU and waits until it executes commands, which is when the machine is set up.
-  ///
-  /// - Parameters:
-  ///   - responseLimit: how long a command may take before the machine counts as unresponsive.
-  ///   - cancelled: fulfilled by somebody who does not want to wait any more; QEMU is ended then.
-  /// - Throws: ``MachineError/startFailed(_:lastWords:)`` with QEMU's own words if it ended instead.
-  public static func start(
-    _ configuration: VirtualMachineConfiguration, responseLimit: Duration = .seconds(10), logger: Logger,
-    cancelled: Promise<Void> = Promise()
-  ) async throws(MachineError) -> Machine {
-    do {
-      return try await start(configuration, responseLimit, logger, cancelled, endsWithParent: true)
-    } catch .startFailed(_, let lastWords) where QEMUCommandLine.refusesEndWithParent(lastWords) && cancelled.result == nil {
-      logger.notice("this QEMU cannot be made to end with the daemon: should the daemon be killed, it goes on")
-      return try await start(configuration, responseLimit, logger, cancelled, endsWithParent: false)
-    }
-  }
-
-  private static func start(
-    _ configuration: VirtualMachineConfiguration, _ responseLimit: Duration, _ logger: Logger, _ cancelled: Promise<Void>,
-    endsWithParent: Bool
-  ) async throws(MachineError) -> Machine {
-    let process: QEMUProcess
-    let control: QMPClient
-    do throws(SystemdError) {
-      let format: ImageFormat? = if let image = configuration.image { try ImageFormat(of: image) } else { nil }
-      let useKVM = try choosesKVM(configuration.accelerator, logger: logger)
-      let commandLine = QEMUCommandLine(configuration, useKVM: useKVM, imageFormat: format, endsWithParent: endsWithParent)
-      let pair = try SocketPair()
-      let theirs = try pair.theirs.duplicate()
-      control = try QMPClient(pair.takeOurs())
-      process = try QEMUProcess(
-        configuration.qemu, commandLine.arguments, control: theirs, usesTerminal: configuration.console == .terminal
-      ) { line in logger.warning("\(line)", metadata: ["source": "qemu"]) }
-    } catch {
-      throw .system(error)
-    }
-    let canceller = cancelled.whenFulfilled { process.signal(SIGKILL) }
-    defer { cancelled.forget(canceller) }
-    do throws(QMPError) {
-      let greeting = try await control.negotiate()
-      // The greeting comes before the machine is set up; the reply to any command comes after.
-      try await control.execute("query-status")
-      logger.info("QEMU \(greeting.version) runs", metadata: ["pid": "\(process.id)"])
-      return Machine(
-        name: configuration.name, client: control, clientID: QEMUCommandLine.controlChardev, clientSocket: nil,
-        responseLimit: responseLimit, greeting: greeting, process: process, logger: logger)
-    } catch {
-      guard error == .disconnected else {
-        process.signal(SIGKILL)
-        _ = await process.ended.value
-        throw .qmp(error)
-      }
-      throw .startFailed(await process.ended.value, lastWords: process.lastWords)
-    }
-  }
 
   /// Takes the monitor at `socket` of a QEMU that runs already as the control monitor.
   public static func attach(
@@ -135,17 +81,6 @@ public final class Machine {
       return machine
     } catch {
       throw .qmp(error)
-    }
-  }
-
-  private static func choosesKVM(_ accelerator: VirtualMachineConfiguration.Accelerator, logger: Logger) throws(SystemdError) -> Bool {
-    switch accelerator {
-    case .kvm: return true
-    case .tcg: return false
-    case .auto:
-      guard let obstacle = KVM.obstacle() else { return true }
-      logger.notice("no KVM (\(obstacle)): the guest is emulated, and slower for it")
-      return false
     }
   }
 
@@ -307,13 +242,20 @@ public final class Machine {
     _ = await disconnected.value
   }
 
-  /// How QEMU ended, once it cannot be reached any more. One that goes on nevertheless is ended.
+  /// How QEMU ended, once it cannot be reached any more. One that goes on nevertheless is ended, and so are the programs of its
+  /// devices.
   ///
   /// - Returns: nil for a QEMU that was not started here.
   public func processEnd() async -> ExitStatus? {
     guard let process else { return nil }
+    let status = await end(of: process, "QEMU cannot be reached and goes on: ending it")
+    for program in programs { _ = await end(of: program.process, "QEMU has ended and \(program.name) goes on: ending it") }
+    return status
+  }
+
+  private func end(of process: ChildProcess, _ warning: String) async -> ExitStatus {
     if let status = await process.ended.value(within: Self.detachLimit) { return status }
-    logger.warning("QEMU cannot be reached and goes on: ending it")
+    logger.warning("\(warning)")
     process.signal(SIGTERM)
     if let status = await process.ended.value(within: Self.detachLimit) { return status }
     process.signal(SIGKILL)

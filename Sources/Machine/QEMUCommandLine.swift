@@ -1,18 +1,17 @@
-import SystemdEvent
-import SystemdJSON
 import SystemPackage
+import SystemdEvent
 
 /// A configuration as QEMU's arguments. Pure: whatever has to be found out is a parameter.
 struct QEMUCommandLine {
-  /// The descriptor in QEMU that the control monitor's socket has.
-  static let controlDescriptor: CInt = 3
+  /// The descriptor in QEMU that the control monitor's socket has. What else it inherits is behind that.
+  static let controlDescriptor = ChildProcess.firstDescriptor
   /// The id of the control monitor's chardev.
   static let controlChardev = Monitors.prefix + "control"
 
   let arguments: [String]
 
   @EventLoopActor
-  init(_ configuration: VirtualMachineConfiguration, useKVM: Bool, imageFormat: ImageFormat?, endsWithParent: Bool) {
+  init(_ configuration: VirtualMachineConfiguration, useKVM: Bool, devices: CommandLineDevices, endsWithParent: Bool) {
     var arguments = [
       "-name", "guest=\(configuration.name)",
       "-no-user-config", "-nodefaults",
@@ -33,16 +32,13 @@ struct QEMUCommandLine {
     if configuration.qemuArguments.allSatisfy({ !["-machine", "--machine", "-M"].contains($0) }) {
       arguments += ["-machine", "q35", "-cpu", useKVM ? "host" : "max"] + Self.hotplugPorts
     }
-    if let image = configuration.image, let imageFormat {
-      let node = JSONVariant.object([
-        "driver": .string(imageFormat.rawValue), "node-name": .string("disk"),
-        "file": .object(["driver": .string("file"), "filename": .string(image.string)]),
-      ])
-      arguments += ["-blockdev", node.text, "-device", "virtio-blk-pci,drive=disk,bootindex=1"]
-    }
+    arguments += devices.machineArguments + devices.ports.arguments + devices.arguments
+    if devices.waitsForDevices { arguments.append("-S") }
+    if let uuid = configuration.uuid { arguments += ["-uuid", uuid.description] }
     if let kernel = configuration.kernel { arguments += ["-kernel", kernel.string] }
     if let initrd = configuration.initrd { arguments += ["-initrd", initrd.string] }
-    if let append = configuration.append { arguments += ["-append", append] }
+    let append = [configuration.append].compactMap { $0 } + devices.kernelWords
+    if configuration.kernel != nil, !append.isEmpty { arguments += ["-append", append.joined(separator: " ")] }
     switch configuration.console {
     case .none: break
     case .terminal: arguments += ["-chardev", "stdio,id=console,mux=on,signal=off", "-serial", "chardev:console"]

@@ -23,6 +23,32 @@ public struct VirtualMachineConfiguration: Sendable {
   public var qemu = "qemu-system-x86_64"
   /// A raw or qcow2 image, attached as the first disk.
   public var image: FilePath?
+  /// Nil finds out by looking.
+  public var imageFormat: ImageFormat?
+  public var imageDiskType = StorageConfiguration.virtioBlock
+  /// Whether what the guest writes to the image goes with the machine, and the image stays as it is.
+  public var isEphemeral = false
+  public var extraDrives: [ExtraDrive] = []
+  /// A folder of the host that is the guest's root, over virtiofs.
+  public var directory: FilePath?
+  public var binds: [BindMount] = []
+  /// Nil leaves it to QEMU.
+  public var firmware: Firmware?
+  /// Whether the firmware is to have Secure Boot; nil takes what there is.
+  public var secureBoot: Bool?
+  /// Whether the guest has a network card, on a network that QEMU plays.
+  public var hasNetwork = false
+  public var forwards: [PortForward] = []
+  public var vsock = Tristate.no
+  /// The guest's address on that; nil for one that follows from the machine's name.
+  public var vsockAddress: UInt32?
+  public var tpm = Tristate.no
+  /// The folder that keeps the TPM's state; nil for a TPM that forgets.
+  public var tpmState: FilePath?
+  public var credentials: [Credential] = []
+  /// Strings of SMBIOS type 11.
+  public var smbiosStrings: [String] = []
+  public var uuid: MachineUUID?
   public var kernel: FilePath?
   public var initrd: FilePath?
   /// The kernel's command line.

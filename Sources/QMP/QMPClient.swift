@@ -157,9 +157,12 @@ public final class QMPClient {
     try await pipeline([QMPCommand(command, arguments, descriptors: descriptors)])[0].get()
   }
 
-  /// Executes commands in one write. They are not a transaction: each succeeds or fails by itself.
+  /// Executes commands without waiting between them. They are not a transaction: each succeeds or fails by itself.
   ///
-  /// - Returns: the results in the commands' order. Descriptors of all commands go with the first byte.
+  /// They go out in one write, and in one more from each command on that has descriptors, which go with its first byte: a QEMU keeps
+  /// one descriptor of a message, for the command that it reads then.
+  ///
+  /// - Returns: the results in the commands' order.
   public func pipeline(_ commands: [QMPCommand]) async -> [Result<JSONVariant, QMPError>] {
     if let end = disconnected.result { return commands.map { _ in .failure(end) } }
     guard isResponding else { return commands.map { _ in .failure(.timedOut) } }
@@ -168,11 +171,17 @@ public final class QMPClient {
       let batch = Batch(count: commands.count, continuation)
       let now = ContinuousClock.now
       var bytes: [UInt8] = []
+      var descriptors: [CInt] = []
       for command in commands {
+        if !command.descriptors.isEmpty {
+          if !bytes.isEmpty { write(bytes, descriptors: descriptors) }
+          bytes = []
+          descriptors = command.descriptors
+        }
         pending.append(Slot(command: command.name, since: now, batch: batch))
         command.appendWireForm(to: &bytes)
       }
-      write(bytes, descriptors: commands.flatMap(\.descriptors))
+      write(bytes, descriptors: descriptors)
       if let responseLimit, watchdog == nil { watch(for: responseLimit) }
     }
   }

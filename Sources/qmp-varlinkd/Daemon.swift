@@ -17,6 +17,8 @@ final class Daemon {
 
   /// Those that are not QEMU's own, which is 1 when it does not start. 64, for a wrong command line, is the argument parser's.
   private enum Status {
+    /// QEMU's own too when it does not start.
+    static let refused: CInt = 1
     static let guestPanicked: CInt = 3
     static let connectionLost: CInt = 69
     static let failure: CInt = 70
@@ -96,6 +98,7 @@ final class Daemon {
         if stopRequested.result != nil { return 0 }
         logger.error("\(error)")
         if case .startFailed(let status, _) = error { return Self.exitStatus(status) }
+        if case .option(let failure) = error, failure.isRefusal { return Status.refused }
         return Status.failure
       }
       do {

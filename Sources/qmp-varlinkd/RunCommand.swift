@@ -16,10 +16,12 @@ struct RunCommand: ParsableCommand {
 
   @OptionGroup var service: ServiceOptions
 
-  @Option(name: .long, help: ArgumentHelp("The disk image to boot from, raw or qcow2.", valueName: "file"), completion: .file())
-  var image: FilePath?
+  @OptionGroup(title: "DISKS AND FOLDERS") var drives: DriveOptions
 
-  @Option(name: .long, help: ArgumentHelp("The Linux kernel to boot.", valueName: "file"), completion: .file())
+  @OptionGroup(title: "DEVICES") var devices: DeviceOptions
+
+  @Option(
+    name: [.long, .customLong("linux")], help: ArgumentHelp("The Linux kernel to boot.", valueName: "file"), completion: .file())
   var kernel: FilePath?
 
   @Option(name: .long, help: ArgumentHelp("The initial RAM disk for the kernel.", valueName: "file"), completion: .file())
@@ -28,14 +30,23 @@ struct RunCommand: ParsableCommand {
   @Option(name: .long, help: ArgumentHelp("The kernel's command line.", valueName: "text"))
   var append: String?
 
-  @Option(name: .long, help: ArgumentHelp("The guest's memory, such as 512M.", valueName: "size"))
-  var memory = "1G"
+  @Option(name: .long, help: ArgumentHelp("The guest's memory in QEMU's words. Default: 1G.", valueName: "size"))
+  var memory: String?
+
+  @Option(
+    name: .long, help: ArgumentHelp("The same in systemd-vmspawn's words.", valueName: "bytes[:maxbytes[:slots]]"),
+    transform: { try MemorySize(parsing: $0) })
+  var ram: MemorySize?
 
   @Option(name: .long, help: ArgumentHelp("How many virtual CPUs.", valueName: "number"))
   var cpus = 1
 
   @Option(name: .long, help: "What runs the guest's code; auto takes KVM where it can run a guest.")
-  var accel = VirtualMachineConfiguration.Accelerator.auto
+  var accel: VirtualMachineConfiguration.Accelerator?
+
+  @Option(
+    name: .long, help: ArgumentHelp("The same in systemd-vmspawn's words.", valueName: "yes|no|auto"), transform: parseTristate)
+  var kvm: Tristate?
 
   @Option(
     name: .long,
@@ -64,21 +75,35 @@ struct RunCommand: ParsableCommand {
   func validate() throws {
     guard cpus > 0 else { throw ValidationError("--cpus must be at least 1.") }
     guard (0...86400).contains(stopTimeout) else { throw ValidationError("--stop-timeout must be 0 to 86400 seconds.") }
-    if kernel == nil, let option = initrd != nil ? "--initrd" : append != nil ? "--append" : nil {
-      throw ValidationError("\(option) needs --kernel.")
+    let needsKernel = [
+      ("--initrd", initrd != nil), ("--append", append != nil), ("--directory", drives.directory != nil),
+      ("--firmware=none", devices.firmware == Firmware.none),
+    ]
+    if kernel == nil, let option = needsKernel.first(where: \.1)?.0 { throw ValidationError("\(option) needs --kernel.") }
+    if memory != nil, ram != nil { throw ValidationError("--memory cannot be used with --ram.") }
+    if accel != nil, kvm != nil { throw ValidationError("--accel cannot be used with --kvm.") }
+  }
+
+  /// As either option says it.
+  var accelerator: VirtualMachineConfiguration.Accelerator {
+    switch kvm {
+    case .yes: .kvm
+    case .no: .tcg
+    case .auto, nil: accel ?? .auto
     }
   }
 
   func run() throws {
     var configuration = VirtualMachineConfiguration(name: service.machine)
     configuration.qemu = qemu
-    configuration.image = image
+    drives.apply(to: &configuration)
+    devices.apply(to: &configuration)
     configuration.kernel = kernel
     configuration.initrd = initrd
     configuration.append = append
-    configuration.memory = memory
+    configuration.memory = memory ?? ram?.qemuValue ?? configuration.memory
     configuration.cpus = cpus
-    configuration.accelerator = accel
+    configuration.accelerator = accelerator
     configuration.console =
       switch console {
       case nil: .none

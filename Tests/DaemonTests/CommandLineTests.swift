@@ -14,8 +14,8 @@ import Testing
     #expect(command.service.machine.description == "web")
     #expect(command.service.runtimeDirectory == nil)
     #expect(command.service.logLevel == .info)
-    #expect(command.memory == "1G" && command.cpus == 1 && command.accel == .auto && command.qemu == "qemu-system-x86_64")
-    #expect(command.image == nil && command.kernel == nil && command.console == nil && command.stopTimeout == 60)
+    #expect(command.memory == nil && command.cpus == 1 && command.accelerator == .auto && command.qemu == "qemu-system-x86_64")
+    #expect(command.drives.image == nil && command.kernel == nil && command.console == nil && command.stopTimeout == 60)
     #expect(command.qemuArguments == [])
   }
 
@@ -25,8 +25,9 @@ import Testing
       "--machine", "web", "--image", "disk.qcow2", "--kernel", "/k", "--initrd", "/i", "--append", "a b", "--memory", "512M", "--cpus", "4",
       "--accel", "tcg", "--console", "tty", "--qemu", "/q", "--stop-timeout", "0", "--runtime-directory", "/d", "--log-level", "debug",
     ])
-    #expect(command.image == "disk.qcow2" && command.kernel == "/k" && command.initrd == "/i" && command.append == "a b")
-    #expect(command.memory == "512M" && command.cpus == 4 && command.accel == .tcg && command.console == "tty" && command.qemu == "/q")
+    #expect(command.drives.image == "disk.qcow2" && command.kernel == "/k" && command.initrd == "/i" && command.append == "a b")
+    #expect(
+      command.memory == "512M" && command.cpus == 4 && command.accelerator == .tcg && command.console == "tty" && command.qemu == "/q")
     #expect(command.stopTimeout == 0 && command.service.runtimeDirectory == "/d" && command.service.logLevel == .debug)
   }
 
@@ -43,6 +44,40 @@ import Testing
     let told = try AttachCommand.parse(["--machine", "web", "--qmp", "unix:/q", "--register=no", "--keep-unit", "--user"]).service
     #expect(told.register == .no && told.keepUnit && told.scope == .user)
     #expect(try RunCommand.parse(["--machine", "web", "--system"]).service.scope == .system)
+  }
+
+  @Test("devices can be said, in systemd-vmspawn's words")
+  func devices() throws {
+    let command = try RunCommand.parse([
+      "--machine", "web", "-i", "/i", "--image-format=qcow2", "--image-disk-type=nvme", "--extra-drive=/a", "--extra-drive",
+      "qcow2:scsi-cd:/b",
+      "--bind=/s:/t", "--bind-ro=/r", "--linux", "/k", "--firmware=uefi", "--secure-boot=no", "--network-user-mode", "--forward=1:2",
+      "--forward=udp:3:4", "--vsock-cid=7", "--tpm-state=/t", "--set-credential=a:b", "--credential=c:d", "--load-credential=e:/f",
+      "-s", "one", "--smbios11=two", "--uuid=0123456789abcdef0123456789abcdef", "--ram=2G", "--kvm=no",
+    ])
+    var configuration = VirtualMachineConfiguration(name: command.service.machine)
+    command.drives.apply(to: &configuration)
+    command.devices.apply(to: &configuration)
+    #expect(configuration.image == "/i" && configuration.imageFormat == .qcow2 && configuration.imageDiskType == .nvme)
+    #expect(configuration.extraDrives.map(\.path) == ["/a", "/b"] && configuration.extraDrives.map(\.type) == [nil, .scsiCD])
+    #expect(configuration.binds.map(\.target) == ["/t", "/r"] && configuration.binds.map(\.isReadOnly) == [false, true])
+    #expect(command.kernel == "/k" && configuration.firmware == .uefi && configuration.secureBoot == false)
+    #expect(configuration.hasNetwork && configuration.forwards.map(\.guestPort) == [2, 4])
+    #expect(configuration.vsock == .yes && configuration.vsockAddress == 7 && configuration.tpm == .yes && configuration.tpmState == "/t")
+    #expect(configuration.credentials.map(\.name) == ["a", "c", "e"] && configuration.smbiosStrings == ["one", "two"])
+    #expect(configuration.uuid?.description == "01234567-89ab-cdef-0123-456789abcdef")
+    #expect(command.ram?.qemuValue == "2147483648B" && command.accelerator == .tcg)
+  }
+
+  @Test("what is not said is not there")
+  func noDevices() throws {
+    let command = try RunCommand.parse(["--machine", "web"])
+    var configuration = VirtualMachineConfiguration(name: command.service.machine)
+    command.drives.apply(to: &configuration)
+    command.devices.apply(to: &configuration)
+    #expect(!configuration.hasNetwork && configuration.vsock == .no && configuration.tpm == .no && configuration.firmware == nil)
+    #expect(
+      configuration.credentials.isEmpty && configuration.binds.isEmpty && configuration.extraDrives.isEmpty && !configuration.isEphemeral)
   }
 
   @Test("what stands behind -- is QEMU's, word for word")
@@ -64,6 +99,36 @@ import Testing
       (["--machine", "w", "--register=maybe"], "maybe"), (["--machine", "w", "--register"], "--register"),
       (["--machine", "w", "--log-level", "loud"], "loud"), (["--machine", "w", "stray"], "stray"),
       (["--machine", "w", "--no-such"], "--no-such"),
+      (["--machine", "w", "--ephemeral"], "--ephemeral needs --image"),
+      (["--machine", "w", "--image-format", "raw"], "--image-format needs --image"),
+      (["--machine", "w", "--image", "/i", "--image-format", "vmdk"], "vmdk"),
+      (["--machine", "w", "--image", "/i", "--image-disk-type", "ide"], "ide"),
+      (["--machine", "w", "--image", "/i", "--ephemeral", "--extra-drive=/x"], "--ephemeral cannot be used with --extra-drive"),
+      (["--machine", "w", "--image", "/i", "--directory", "/d"], "--image cannot be used with --directory"),
+      (["--machine", "w", "--directory", "/d"], "--directory needs --kernel"),
+      (["--machine", "w", "--extra-drive", "vmdk:/x"], "'vmdk' is neither a format"),
+      (["--machine", "w", "--extra-drive", ""], "'' has no path"),
+      (["--machine", "w", "--bind", "/a:b"], "must be an absolute path"),
+      (["--machine", "w", "--bind-ro", "a"], "must be an absolute path"),
+      (["--machine", "w", "--firmware", "coreboot"], "'coreboot' is none of bios, uefi and none"),
+      (["--machine", "w", "--firmware", "none"], "--firmware=none needs --kernel"),
+      (["--machine", "w", "--secure-boot", "yes"], "--secure-boot needs --firmware=uefi"),
+      (["--machine", "w", "--secure-boot", "maybe", "--firmware", "uefi"], "'maybe' is none of yes, no and auto"),
+      (["--machine", "w", "--network", "tap"], "tap"), (["--machine", "w", "--forward", "1:2"], "--forward needs --network=user"),
+      (["--machine", "w", "--network", "user", "--forward", "1"], "'1' is not [tcp:"),
+      (["--machine", "w", "--network", "none", "--network-user-mode"], "--network=none cannot be used with --network-user-mode"),
+      (["--machine", "w", "--vsock", "perhaps"], "perhaps"),
+      (["--machine", "w", "--vsock-cid", "2"], "--vsock-cid must be 3 to 4294967294"),
+      (["--machine", "w", "--vsock-cid", "4294967295"], "must be 3 to"),
+      (["--machine", "w", "--vsock", "no", "--vsock-cid", "5"], "--vsock=no"),
+      (["--machine", "w", "--tpm", "2"], "'2' is none of yes"), (["--machine", "w", "--tpm", "no", "--tpm-state", "/t"], "--tpm=no"),
+      (["--machine", "w", "--tpm-state", "/a,b"], "must not have a comma"),
+      (["--machine", "w", "--set-credential", "x"], "'x' is not NAME:VALUE"),
+      (["--machine", "w", "--credential", "a/b:x"], "is no name for"),
+      (["--machine", "w", "--load-credential", "x:"], "has no path"), (["--machine", "w", "--smbios11", ""], "must not be empty"),
+      (["--machine", "w", "--uuid", "1"], "'1' is not a UUID"), (["--machine", "w", "--ram", "1"], "'1' is not between"),
+      (["--machine", "w", "--ram", "1G", "--memory", "1G"], "--memory cannot be used with --ram"),
+      (["--machine", "w", "--kvm", "no", "--accel", "tcg"], "--accel cannot be used with --kvm"),
     ] as [([String], String)])
   func refused(arguments: [String], reason: String) {
     do {

@@ -16,11 +16,17 @@ struct Guest {
   }
 
   /// The daemon's arguments for a guest that ``make(in:)`` made, with its console on a socket there.
-  nonisolated static func arguments(in folder: FilePath, _ extra: [String] = []) -> [String] {
-    [
-      "run", "--machine", "guest", "--kernel", folder.appending("vmlinuz").string, "--initrd", folder.appending("initrd").string,
+  ///
+  /// - Parameters:
+  ///   - extra: QEMU's.
+  ///   - options: the daemon's.
+  nonisolated static func arguments(in folder: FilePath, _ extra: [String] = [], options: [String] = []) -> [String] {
+    // Unless the options say it.
+    let memory = options.contains("--memory") ? [] : ["--memory", "256M"]
+    return ["run", "--machine", "guest"] + options + memory + [
+      "--kernel", folder.appending("vmlinuz").string, "--initrd", folder.appending("initrd").string,
       // The kernel checks its timer in the first moments, and panics on a machine that is busy with other things.
-      "--append", "console=ttyS0 quiet no_timer_check", "--memory", "256M", "--stop-timeout", "0", "--", "-serial", "chardev:serial",
+      "--append", "console=ttyS0 quiet no_timer_check", "--stop-timeout", "0", "--", "-serial", "chardev:serial",
       "-chardev",
       "socket,id=serial,path=\(folder.appending("console")),server=on,wait=off",
     ] + extra
@@ -58,6 +64,13 @@ struct Guest {
 /// A file to make a drive of.
 struct DiskImage: ~Copyable {
   let descriptor: OwnedDescriptor
+
+  /// Opens a block device.
+  init(device: FilePath) throws {
+    let raw = open(device.string, O_RDWR | O_CLOEXEC)
+    guard raw >= 0 else { throw SystemdError.last("open") }
+    descriptor = OwnedDescriptor(owning: raw)
+  }
 
   /// Makes a file of that size that begins with `contents`, and opens it.
   @EventLoopActor

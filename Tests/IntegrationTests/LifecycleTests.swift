@@ -134,6 +134,54 @@ struct LifecycleTests {
     }
   }
 
+  @Test("drives that a daemon has added are found by the next: replaced and removed by their names") @EventLoopActor
+  func drivesOutliveTheDaemon() async throws {
+    try await withTemporaryDirectory { folder in
+      @EventLoopActor func image(_ name: String) throws -> DiskImage { try DiskImage(folder.appending(name), size: 1 << 20) }
+      let boot = try image("boot")
+      let machine = [
+        "run", "--machine", "test", "--accel", "tcg", "--memory", "64M", "--keep-running", "--image", folder.appending("boot").string,
+      ]
+      let names = ["a disk", "ü/\"", "third"]
+      let (_, killed) = try await withDaemon(machine, directory: folder) { daemon async throws in
+        for (name, config) in zip(names, ["virtio-scsi", "virtio-blk", "nvme"]) {
+          #expect(try await daemon.addStorage(Self.escaped(name), config, image("\(config)-1")) == "{}")
+        }
+        #expect(try await daemon.replaceStorage(names[0], image("replaced")) == "{}")
+        daemon.signal(SIGKILL)
+      }
+      #expect(killed == 128 + SIGKILL)
+      let attached = ["attach", "--machine", "test", "--qmp", "unix:\(folder.appending("qmp"))"]
+      let (_, ended) = try await withDaemon(attached, directory: folder) { daemon in
+        let subscriber = try daemon.connect()
+        _ = try await subscriber.call(
+          "io.systemd.MachineInstance.SubscribeEvents", #"{"filter":["DEVICE_DELETED"]}"#, flags: #","more":true"#)
+        for name in names {
+          #expect(
+            try await daemon.addStorage(Self.escaped(name), "virtio-scsi", image("other"))
+              == #"{"error":"io.systemd.MachineInstance.StorageExists"}"#)
+        }
+        #expect(try await daemon.replaceStorage(names[0], image("again")) == "{}")
+        #expect(try await daemon.replaceStorage(Self.escaped(names[1]), image("fourth")) == "{}")
+        #expect(try await daemon.removeStorage("vmspawn-0-disk") == #"{"error":"io.systemd.MachineInstance.StorageImmutable"}"#)
+        // A SCSI drive goes without a guest's help.
+        #expect(try await daemon.removeStorage(names[0]) == "{}")
+        #expect(try await subscriber.receive().contains(#""device":"qv-d"#))
+        #expect(try await daemon.removeStorage(names[0]) == #"{"error":"io.systemd.MachineInstance.NoSuchStorage"}"#)
+        #expect(try await daemon.addStorage(names[0], "virtio-scsi", image("new")) == "{}")
+        // Three ports of ten are taken: by two drives and by the controller, which is used again.
+        for number in 0..<7 { #expect(try await daemon.addStorage("\(number)", "virtio-blk", image("more-\(number)")) == "{}") }
+        #expect(try await daemon.addStorage("8", "nvme", image("more-8")).contains("ENOSPC"))
+        #expect(try await daemon.call("io.systemd.MachineInstance.Terminate") == "{}")
+      }
+      #expect(ended == 0)
+      withExtendedLifetime(boot.descriptor.raw) {}
+    }
+  }
+
+  /// A name inside a JSON string.
+  private static func escaped(_ name: String) -> String { name.replacing("\"", with: "\\\"") }
+
   @Test("a guest that panics has an exit status of its own") @EventLoopActor
   func guestPanics() async throws {
     let (_, status) = try await withDaemon(bareMachine) { daemon in
@@ -297,7 +345,7 @@ struct LifecycleTests {
       let machine = ["run", "--machine", "test", "--accel", "tcg", "--memory", "64M", "--stop-timeout", "0", "--image", image.string]
       _ = try await withDaemon(machine) { daemon in
         let block = try await daemon.qmp(#"{"execute":"query-block"}"#)
-        #expect(block.contains(#""drv": "\#(format)""#) && block.contains("with a comma"), "\(block)")
+        #expect(block.contains(#""drv": "\#(format)""#), "\(block)")
       }
     }
   }
@@ -310,7 +358,8 @@ struct LifecycleTests {
       let console = folder.appending("console")
       let machine = [
         "run", "--machine", "guest", "--kernel", folder.appending("vmlinuz").string, "--initrd", folder.appending("initrd").string,
-        "--append", "console=ttyS0 quiet", "--memory", "256M", "--console", console.string,
+        // The kernel checks its timer in the first moments, and panics on a machine that is busy with other things.
+        "--append", "console=ttyS0 quiet no_timer_check", "--memory", "256M", "--console", console.string,
       ]
       let (_, status) = try await withDaemon(machine) { daemon in
         let up = try await command("timeout", ["120", "sh", "-c", "tail -n +1 -F \(console) 2>/dev/null | grep -qm1 'guest: up'"])

@@ -78,7 +78,7 @@ struct StorageTests {
       let other = try DiskImage(folder.appending("other"), size: 1 << 20)
       let machine = ["run", "--machine", "test", "--accel", "tcg", "--memory", "64M", "--stop-timeout", "0"]
       _ = try await withDaemon(machine + ["--image", folder.appending("boot").string]) { daemon in
-        for name in ["disk"] {
+        for name in ["vmspawn-0-disk"] {
           #expect(try await daemon.removeStorage(name) == #"{"error":"io.systemd.MachineInstance.StorageImmutable"}"#)
           #expect(try await daemon.replaceStorage(name, other) == #"{"error":"io.systemd.MachineInstance.StorageImmutable"}"#)
           #expect(try await daemon.addStorage(name, "", other) == #"{"error":"io.systemd.MachineInstance.StorageExists"}"#)

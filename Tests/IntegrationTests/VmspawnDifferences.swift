@@ -80,6 +80,6 @@ extension VmspawnDifferences {
       return kept.isEmpty ? nil : (name, .object(kept.map { ($0.name, $0.value) }))
     }
     // Each has ids of its own for devices.
-    return JSONVariant.object(members).text.replacing(/(vmspawn-[0-9]+-disk|qv-d[0-9a-z]+)/, with: "DEVICE")
+    return JSONVariant.object(members).text.replacing(/(vmspawn-[0-9]+-disk|qv-d[-._0-9A-Za-z]+)/, with: "DEVICE")
   }
 }

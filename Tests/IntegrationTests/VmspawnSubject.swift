@@ -69,7 +69,7 @@ final class Subject {
         "--console", folder.appending("console").string, "--stop-timeout", "0",
       ]
       return try await withDaemon(machine) { daemon in
-        let subject = try await Subject("ours", socket: daemon.socket, bootDrive: "disk", folder: folder, process: daemon.process)
+        let subject = try await Subject("ours", socket: daemon.socket, bootDrive: "vmspawn-0-disk", folder: folder, process: daemon.process)
         try await body(subject)
         return subject.observed
       }.result

@@ -1,3 +1,4 @@
+import Glibc
 import SystemPackage
 import SystemdEvent
 import TestSupport
@@ -12,17 +13,22 @@ import Testing
       ([0x51, 0x46, 0x49, 0xFB, 0, 0, 0, 3], ImageFormat.qcow2), ([0x51, 0x46, 0x49, 0xFB], .qcow2), ([0x51, 0x46, 0x49], .raw),
       ([0x51, 0x46, 0x49, 0xFA, 0], .raw), ([], .raw), ([0x4B, 0x44, 0x4D, 0x56], .raw), ([0, 0x51, 0x46, 0x49, 0xFB], .raw),
     ] as [([UInt8], ImageFormat)])
+  @EventLoopActor
   func imageFormat(bytes: [UInt8], format: ImageFormat) throws {
     let folder = try TemporaryFolder()
-    #expect(try ImageFormat(of: folder.file("image", bytes)) == format)
+    let file = OpenFile(try OpenFile.open(folder.file("image", bytes), O_RDONLY))
+    #expect(withExtendedLifetime(file) { ImageFormat(of: file.descriptor.raw) } == format)
   }
 
-  @Test("an image that cannot be read is an error that names it")
-  func noImage() throws {
+  @Test("a file that cannot be read is an error that names it")
+  func noFile() throws {
     let folder = try TemporaryFolder()
     let missing = folder.path.appending("missing")
-    #expect(throws: SystemdError("cannot open \(missing)", .noSuchFileOrDirectory)) { try ImageFormat(of: missing) }
-    #expect(throws: SystemdError("cannot read \(folder.path)", .isDirectory)) { try ImageFormat(of: folder.path) }
+    #expect(throws: SystemdError("cannot open \(missing)", .noSuchFileOrDirectory)) { try OpenFile.contents(of: missing, atMost: 1) }
+    #expect(throws: SystemdError("cannot read \(folder.path)", .isDirectory)) { try OpenFile.contents(of: folder.path, atMost: 1) }
+    let file = try folder.file("file", [1, 2, 3])
+    #expect(try OpenFile.contents(of: file, atMost: 3) == [1, 2, 3])
+    #expect(throws: SystemdError("cannot read \(file)", .fileTooLarge)) { try OpenFile.contents(of: file, atMost: 2) }
   }
 
   @Test(

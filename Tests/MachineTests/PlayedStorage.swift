@@ -18,6 +18,8 @@ final class PlayedStorage {
     var nodes: [String: String] = [:]
     /// Devices, and their buses.
     var devices: [String: String] = [:]
+    /// Their drivers.
+    var drivers: [String: String] = [:]
     /// The nodes that devices are on.
     var drives: [String: String] = [:]
   }
@@ -107,7 +109,17 @@ final class PlayedStorage {
     switch name {
     case "qom-list": return list(arguments["path"]?.string ?? "")
     case "query-block": return #"{"return": [\#(drivesBefore)]}"#
-    case "query-named-block-nodes": return returning(contents.nodes.keys.map { #"{"node-name": "\#($0)"}"# })
+    case "query-named-block-nodes":
+      return returning(
+        contents.nodes.map { node, below in
+          let children = contents.nodes[below] == nil ? "" : #"{"child": "file", "node-name": "\#(below)"}"#
+          return #"{"node-name": "\#(node)", "ro": false, "image": {"virtual-size": 512}, "children": [\#(children)]}"#
+        })
+    case "qom-get":
+      let device = String(arguments["path"]?.string?.split(separator: "/").last ?? "")
+      guard let bus = contents.devices[device] else { return ScriptedQEMU.refusal("no \(device)") }
+      let parent = bus.hasSuffix(".0") ? String(bus.dropLast(2)) : bus
+      return #"{"return": "/machine/peripheral/\#(parent)/\#(bus)"}"#
     case "add-fd":
       contents.sets.insert("/dev/fdset/\(arguments["fdset-id"] ?? .null)")
     case "remove-fd":
@@ -133,6 +145,7 @@ final class PlayedStorage {
       let drive = arguments["drive"]?.string
       guard contents.devices[id] == nil, drive.map({ contents.nodes[$0] != nil }) ?? true else { return ScriptedQEMU.refusal("no") }
       contents.devices[id] = arguments["bus"]?.string ?? ""
+      contents.drivers[id] = arguments["driver"]?.string
       contents.drives[id] = drive
     case "device_del":
       guard let bus = contents.devices[id] else { return #"{"error": {"class": "DeviceNotFound", "desc": "Device '\#(id)' not found"}}"# }
@@ -144,13 +157,17 @@ final class PlayedStorage {
 
   private func deleted(_ id: String) -> String {
     contents.devices[id] = nil
+    contents.drivers[id] = nil
     contents.drives[id] = nil
     return #"{"timestamp": {}, "event": "DEVICE_DELETED", "data": {"device": "\#(id)", "path": "/machine/peripheral/\#(id)"}}"#
   }
 
   private func list(_ path: String) -> String {
     guard path != "/machine/peripheral" else {
-      return returning(((0..<ports).map(HotplugPorts.id) + contents.devices.keys).map { #"{"name": "\#($0)"}"# })
+      return returning(
+        ((0..<ports).map(HotplugPorts.id) + contents.devices.keys).map {
+          #"{"name": "\#($0)", "type": "child<\#(contents.drivers[$0] ?? "pcie-root-port")>"}"#
+        })
     }
     let bus = String(path.split(separator: "/").last ?? "")
     return returning(contents.devices.values.contains(bus) ? [#"{"name": "hotplug-handler"}"#, #"{"name": "child[0]"}"#] : [])

@@ -9,12 +9,13 @@ import Testing
 @Suite(.onEventLoop) struct QEMUCommandLineTests {
   @EventLoopActor
   private func arguments(
-    kvm: Bool = false, format: ImageFormat? = nil, endsWithParent: Bool = false,
+    kvm: Bool = false, endsWithParent: Bool = false, devices: CommandLineDevices? = nil,
     _ configure: (inout VirtualMachineConfiguration) -> Void = { _ in }
   ) throws -> [String] {
     var configuration = VirtualMachineConfiguration(name: try #require(MachineName("web-1.example")))
     configure(&configuration)
-    return QEMUCommandLine(configuration, useKVM: kvm, imageFormat: format, endsWithParent: endsWithParent).arguments
+    let parts = devices ?? CommandLineDevices(ports: StartPorts(qemuArguments: configuration.qemuArguments))
+    return QEMUCommandLine(configuration, useKVM: kvm, devices: parts, endsWithParent: endsWithParent).arguments
   }
 
   @Test("the least that a machine needs") @EventLoopActor
@@ -56,7 +57,8 @@ import Testing
 
   @Test("everything at once") @EventLoopActor
   func everything() throws {
-    let arguments = try arguments(kvm: true, format: .qcow2) {
+    let arguments = try arguments(kvm: true) {
+      // Comes by QMP.
       $0.image = "/images/disk.qcow2"
       $0.kernel = "/boot/vm linuz"
       $0.initrd = "/boot/initrd"
@@ -64,6 +66,7 @@ import Testing
       $0.memory = "512M"
       $0.cpus = 4
       $0.console = .file("/logs/a,b,,c")
+      $0.uuid = try? MachineUUID(parsing: "0123456789ABCDEF0123456789ABCDEF")
       $0.qemuArguments = ["-device", "virtio-rng-pci", "--", "-S"]
     }
     #expect(arguments[6...11] == ["-accel", "kvm", "-m", "512M", "-smp", "4"])
@@ -71,20 +74,65 @@ import Testing
     #expect(Array(arguments[16...].prefix(q35.count)) == q35)
     #expect(
       arguments[(16 + q35.count)...] == [
-        "-blockdev", #"{"driver":"qcow2","node-name":"disk","file":{"driver":"file","filename":"/images/disk.qcow2"}}"#, "-device",
-        "virtio-blk-pci,drive=disk,bootindex=1", "-kernel", "/boot/vm linuz", "-initrd", "/boot/initrd", "-append",
+        "-uuid", "01234567-89ab-cdef-0123-456789abcdef", "-kernel", "/boot/vm linuz", "-initrd", "/boot/initrd", "-append",
         "console=ttyS0 quiet", "-chardev", "file,id=console,path=/logs/a,,b,,,,c", "-serial", "chardev:console", "-device",
         "virtio-rng-pci", "--", "-S",
       ])
   }
 
-  @Test("an image's path is told as it is", arguments: ["/a b", "/a\"b\\c", "/a,b=c", "/ü/🐚", "/a\nb", "-"]) @EventLoopActor
-  func imagePath(path: String) throws {
-    let arguments = try arguments(format: .raw) { $0.image = FilePath(path) }
-    let place = try #require(arguments.firstIndex(of: "-blockdev"))
-    let node = try JSONVariant(parsing: arguments[place + 1])
-    #expect(node["driver"]?.string == "raw")
-    #expect(node["file"]?["filename"]?.string == path)
+  @Test("devices that come by QMP find ports of their own, behind those for hotplug, and a guest that waits") @EventLoopActor
+  func startPorts() throws {
+    var devices = CommandLineDevices(ports: StartPorts(qemuArguments: []))
+    for _ in 0..<9 { _ = try devices.ports.take() }
+    devices.waitsForDevices = true
+    let arguments = try arguments(devices: devices)
+    let own = (0..<9).flatMap { number in
+      let place = number < 8 ? "0x12.\(number)" : "0x13.0"
+      let shared = number % 8 == 0 ? ",multifunction=on" : ""
+      return ["-device", "pcie-root-port,id=qv-c\(number),bus=pcie.0,chassis=\(200 + number),addr=\(place)\(shared)"]
+    }
+    #expect(arguments.suffix(own.count + 1) == own + ["-S"])
+    #expect(arguments.filter { $0.contains("id=qv-p") }.count == HotplugPorts.count)
+  }
+
+  @Test("firmware, TPM, SMBIOS and shared memory are on the command line, by the numbers of what QEMU inherits") @EventLoopActor
+  func commandLineDevices() throws {
+    let file = OpenFile(try UnnamedFile.make([1]))
+    let firmware = try FirmwareDescriptor(
+      try JSONVariant(
+        parsing: #"""
+          {"interface-types": ["uefi"], "features": ["requires-smm"], "mapping": {"device": "flash",
+           "executable": {"filename": "/f/CODE", "format": "raw"}, "nvram-template": {"filename": "/f/VARS", "format": "raw"}}}
+          """#))
+    var devices = CommandLineDevices(ports: StartPorts(qemuArguments: []))
+    devices.add(smbios: file)
+    devices.add(firmware, variables: file)
+    devices.add(tpm: file)
+    devices.shareMemory("size=512,maxmem=1G")
+    #expect(devices.inherited.count == 3)
+    #expect(
+      devices.arguments == [
+        "-smbios", "type=11,path=/dev/fd/4", "-blockdev",
+        #"{"driver":"raw","node-name":"qv-code","read-only":true,"file":{"driver":"file","filename":"/f/CODE","read-only":true}}"#,
+        "-blockdev",
+        #"{"driver":"raw","node-name":"qv-vars","read-only":false,"file":{"driver":"file","filename":"/dev/fd/5","read-only":false}}"#,
+        "-global", "driver=cfi.pflash01,property=secure,value=on", "-chardev", "socket,id=qv-tpm,fd=6", "-tpmdev",
+        "emulator,id=qv-tpm,chardev=qv-tpm", "-device", "tpm-tis,tpmdev=qv-tpm", "-object",
+        "memory-backend-memfd,id=qv-ram,share=on,size=512M",
+      ])
+    #expect(devices.machineArguments == ["-machine", "pflash0=qv-code,pflash1=qv-vars,smm=on,memory-backend=qv-ram"])
+  }
+
+  @Test("words for the kernel go behind the user's, and nowhere without a kernel") @EventLoopActor
+  func kernelWords() throws {
+    var devices = CommandLineDevices(ports: StartPorts(qemuArguments: []))
+    devices.kernelWords = ["root=root", "rw"]
+    let with = try arguments(devices: devices) {
+      $0.kernel = "/k"
+      $0.append = "quiet"
+    }
+    #expect(with.suffix(2) == ["-append", "quiet root=root rw"])
+    #expect(try !arguments(devices: devices).contains("-append"))
   }
 
   @Test("who names a machine type has named the processor too", arguments: ["-machine", "--machine", "-M"]) @EventLoopActor

@@ -20,7 +20,7 @@ import Testing
         #"{"execute":"blockdev-add","arguments":{"driver":"file","node-name":"qv-f1","filename":"/dev/fdset/1364590593","read-only":false}}"#,
         #"{"execute":"remove-fd","arguments":{"fdset-id":1364590593}}"#,
         #"{"execute":"blockdev-add","arguments":{"driver":"raw","node-name":"qv-d2","file":"qv-f1","read-only":false}}"#,
-        #"{"execute":"device_add","arguments":{"driver":"virtio-blk-pci","id":"qv-d2","bus":"qv-p0","drive":"qv-d2"}}"#,
+        #"{"execute":"device_add","arguments":{"driver":"virtio-blk-pci","id":"qv-d2-a","bus":"qv-p0","drive":"qv-d2"}}"#,
       ])
     #expect(played.qemu.peer.descriptors.raw.count == 1)
     try await played.storage.remove("a")
@@ -71,7 +71,7 @@ import Testing
     try await played.storage.remove("a")
     await #expect { try await played.storage.add("c", .temporary(), .virtioBlock) } throws: { "\($0)" == full }
     #expect(played.contents == contents)
-    try await played.letGo("qv-d2")
+    try await played.letGo("qv-d2-a")
     try await played.settle()
     try await played.storage.add("c", .temporary(), .virtioBlock)
   }
@@ -115,10 +115,11 @@ import Testing
     await #expect { try await played.storage.remove("a") } throws: { $0.isBusyStorage }
     await #expect { try await played.storage.replace("a", with: .temporary()) } throws: { $0.isBusyStorage }
     await #expect { try await played.storage.add("a", .temporary(), .virtioBlock) } throws: { $0.isStorage(.exists) }
-    try await played.qemu.peer.write(#"{"timestamp": {}, "event": "DEVICE_UNPLUG_GUEST_ERROR", "data": {"device": "qv-d2", "path": "x"}}"#)
+    try await played.qemu.peer.write(
+      #"{"timestamp": {}, "event": "DEVICE_UNPLUG_GUEST_ERROR", "data": {"device": "qv-d2-a", "path": "x"}}"#)
     while (try? await played.storage.replace("a", with: .temporary())) == nil {}
     try await played.storage.remove("a")
-    try await played.letGo("qv-d2")
+    try await played.letGo("qv-d2-a")
     try await played.settle()
     #expect(played.contents == PlayedStorage.Contents())
     await #expect { try await played.storage.remove("a") } throws: { $0.isStorage(.notFound) }
@@ -148,7 +149,7 @@ import Testing
     try await played.storage.add("a", .temporary(), .virtioBlock)
     try await played.storage.remove("a")
     let addition = Task(executorPreference: EventLoop.shared) { try await played.storage.add("a", .temporary(), .virtioBlock) }
-    try await played.letGo("qv-d2")
+    try await played.letGo("qv-d2-a")
     try await addition.value
     try await played.settle()
     #expect(played.contents.nodes.count == 2 && played.contents.devices.count == 1)
@@ -194,20 +195,72 @@ import Testing
   func inherited() async throws {
     var contents = PlayedStorage.Contents()
     contents.devices = ["qv-d9": "qv-p0", "qv-sb": "qv-p2"]
+    contents.drivers = ["qv-d9": "virtio-blk-pci", "qv-sb": "virtio-scsi-pci"]
     contents.nodes = ["qv-d9": "qv-f8", "qv-f8": "/dev/fdset/1", "qv-fa": "/dev/fdset/2", "other": "x"]
     contents.drives = ["qv-d9": "qv-d9"]
     let played = try PlayedStorage(contents: contents)
     try await played.storage.add("a", .temporary(), .virtioBlock)
     try await played.storage.add("b", .temporary(), .virtioBlock)
-    #expect(played.contents.devices["qv-dd"] == "qv-p1" && played.contents.devices["qv-df"] == "qv-p3")
+    #expect(played.contents.devices["qv-dd-a"] == "qv-p1" && played.contents.devices["qv-df-b"] == "qv-p3")
     #expect(played.contents.nodes["qv-fa"] == nil && played.contents.nodes["other"] != nil && played.contents.nodes["qv-f8"] != nil)
+    // One without a name goes by its id.
+    try await played.storage.remove("qv-d9")
+    try await played.settle()
+    #expect(played.contents.nodes["qv-f8"] == nil)
   }
+
+  @Test("the drives of a daemon before are found again by their names: replaced, removed, and their places used again") @EventLoopActor
+  func adopted() async throws {
+    let first = try PlayedStorage(ports: 3)
+    let names = ["plain-1.x", "a b/ü_\n\"", String(repeating: "long", count: 100), "scsi"]
+    for name in names.dropLast() { try await first.storage.add(name, .temporary(size: 512), .virtioBlock) }
+    try await first.storage.remove(names[0])
+    try await first.storage.add(names[3], .temporary(size: 512), .virtioSCSI)
+    try await first.storage.replace(names[3], with: .temporary(size: 512))
+    let second = try PlayedStorage(ports: 3, contents: first.contents)
+    for name in [names[1], names[3]] {
+      await #expect { try await second.storage.add(name, .temporary(), .virtioBlock) } throws: { $0.isStorage(.exists) }
+      try await second.storage.replace(name, with: .temporary(size: 512))
+    }
+    await #expect { try await second.storage.add("full", .temporary(), .nvme) } throws: {
+      "\($0)" == "all 3 PCIe ports for hotplug are taken"
+    }
+    // On the controller that is there.
+    try await second.storage.add("more", .temporary(), .virtioSCSI)
+    try await second.storage.remove(names[1])
+    try await second.storage.remove(names[3])
+    try await second.storage.remove("more")
+    // Its name did not fit.
+    await #expect { try await second.storage.remove(names[2]) } throws: { $0.isStorage(.notFound) }
+    let unnamed = try #require(second.contents.devices.keys.first { $0.hasPrefix("qv-d") })
+    try await second.storage.remove(unnamed)
+    try await second.settle()
+    #expect(second.contents.nodes.isEmpty && second.contents.devices.keys.allSatisfy { $0.hasPrefix("qv-s") })
+    try await second.storage.add("free again", .temporary(), .nvme)
+    try await second.storage.add("and again", .temporary(), .nvme)
+  }
+
+  @Test(
+    "a name is found again in an id",
+    arguments: [
+      ("plain-1.X", "plain-1.X"), ("a b", "a_20b"), ("_", "_5f"), ("ü\n", "_c3_bc_0a"), ("", nil),
+      (String(repeating: "x", count: 161), nil),
+    ] as [(String, String?)])
+  func driveName(name: String, encoded: String?) {
+    let text = DriveName.encode(name)
+    if name.isEmpty { return #expect(DriveName.decode(text ?? "") == nil) }
+    #expect(text == encoded)
+    if let text { #expect(DriveName.decode(text) == name) }
+  }
+
+  @Test("what is no name is none", arguments: ["a b", "_", "_5", "_xy", "_ff", "ü", "a/b"])
+  func noDriveName(text: String) { #expect(DriveName.decode(text) == nil) }
 
   @Test("a device that somebody else has deleted is gone for us too") @EventLoopActor
   func deletedByOthers() async throws {
     let played = try PlayedStorage(ports: 1)
     try await played.storage.add("a", .temporary(), .virtioBlock)
-    try await played.letGo("qv-d2")
+    try await played.letGo("qv-d2-a")
     try await quiet()
     try await played.settle()
     #expect(played.contents == PlayedStorage.Contents())

@@ -2,7 +2,7 @@ import QMP
 import SystemdEvent
 import SystemdJSON
 
-/// One drive that was added while the machine runs.
+/// One drive that was added while the machine runs, by this daemon or by one before it.
 ///
 /// In QEMU it is a device on a node of driver `raw` on a node for the file. The node in the middle is what the device holds on to
 /// when the file is replaced. The format is always raw: to look at what is in the file would be to believe the guest, which writes it.
@@ -16,8 +16,10 @@ final class Drive {
 
   /// What the caller calls it.
   let name: String
-  /// The id of the device, and of the node that it is on.
+  /// The id of the node that the device is on.
   let id: String
+  /// The id of the device: that of the node, and the name, if that fits. The next daemon has it from there.
+  let deviceID: String
   let configuration: StorageConfiguration
   /// Fixed when the guest gets to see it: no guest expects a disk to change in this.
   let isReadOnly: Bool
@@ -40,10 +42,24 @@ final class Drive {
   init(name: String, id: String, file: FileNode, _ configuration: StorageConfiguration) {
     self.name = name
     self.id = id
+    deviceID = DriveName.encode(name).map { "\(id)-\($0)" } ?? id
     self.configuration = configuration
     isReadOnly = configuration == .scsiCD || file.backing.isReadOnly
     fileNode = file.id
     size = file.backing.size
+  }
+
+  /// One that is there already.
+  init(
+    name: String, id: String, deviceID: String, _ configuration: StorageConfiguration, isReadOnly: Bool, fileNode: String, size: Int
+  ) {
+    self.name = name
+    self.id = id
+    self.deviceID = deviceID
+    self.configuration = configuration
+    self.isReadOnly = isReadOnly
+    self.fileNode = fileNode
+    self.size = size
   }
 
   /// The options of the node in the middle, on top of the node for a file.
@@ -58,13 +74,13 @@ final class Drive {
     QMPCommand(
       "device_add",
       .object([
-        "driver": .string(configuration.driver), "id": .string(id), "bus": .string(bus), "drive": .string(id),
+        "driver": .string(configuration.driver), "id": .string(deviceID), "bus": .string(bus), "drive": .string(id),
         // Required, and the only one of the devices where it is.
         "serial": configuration == .nvme ? .string(id) : nil,
       ]))
   }
 
-  var deviceDelete: QMPCommand { QMPCommand("device_del", .object(["id": .string(id)])) }
+  var deviceDelete: QMPCommand { QMPCommand("device_del", .object(["id": .string(deviceID)])) }
 }
 
 extension QMPCommand {

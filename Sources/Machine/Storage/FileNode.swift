@@ -1,4 +1,5 @@
 import QMP
+import SystemPackage
 import SystemdEvent
 import SystemdJSON
 
@@ -15,10 +16,13 @@ struct FileNode {
   let id: String
   let backing: BackingFile
   private let set: JSONVariant
+  /// Where QEMU opens the file itself, if a descriptor will not do.
+  private let path: FilePath?
 
-  init(id: String, set number: Int, _ backing: BackingFile) {
+  init(id: String, set number: Int, _ backing: BackingFile, path: FilePath? = nil) {
     self.id = id
     self.backing = backing
+    self.path = path
     set = .integer(Self.firstSet + number)
   }
 
@@ -26,8 +30,9 @@ struct FileNode {
   var commands: [QMPCommand] {
     let options = JSONVariant.object([
       "driver": .string(backing.isBlockDevice ? "host_device" : "file"), "node-name": .string(id),
-      "filename": .string("/dev/fdset/\(set)"), "read-only": .boolean(backing.isReadOnly),
+      "filename": .string(path?.string ?? "/dev/fdset/\(set)"), "read-only": .boolean(backing.isReadOnly),
     ])
+    if path != nil { return [QMPCommand("blockdev-add", options)] }
     return [
       QMPCommand("add-fd", .object(["fdset-id": set]), descriptors: [backing.raw]),
       QMPCommand("blockdev-add", options),

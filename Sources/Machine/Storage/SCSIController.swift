@@ -26,6 +26,13 @@ final class SCSIController {
     self.storage = storage
   }
 
+  /// Takes over the one that a daemon before has made. It stays.
+  func adopt(_ id: String, port: String, users: Int) {
+    state = .ready(id: id, port: port)
+    self.users = users
+    hasServed = true
+  }
+
   /// The bus for one more drive. Whoever gets it tells what became of that: ``hasAttached()`` or ``release()``.
   func acquire() async throws(StorageError) -> String {
     switch state {

@@ -40,7 +40,14 @@ public final class Storage {
   /// The number in an id of ours.
   private static func number(in id: String) -> Int? {
     guard let prefix = [drivePrefix, filePrefix, controllerPrefix].first(where: id.hasPrefix) else { return nil }
-    return Int(id.dropFirst(prefix.count), radix: 36)
+    return Int(id.dropFirst(prefix.count).prefix { $0 != "-" }, radix: 36)
+  }
+
+  /// The node of a drive's device, and the drive's name if the device's id has it; nil for what is no drive of ours.
+  static func parts(ofDevice id: String) -> (node: String, name: String?)? {
+    guard id.hasPrefix(drivePrefix), number(in: id) != nil else { return nil }
+    guard let dash = id.dropFirst(drivePrefix.count).firstIndex(of: "-") else { return (id, nil) }
+    return (String(id[..<dash]), DriveName.decode(id[id.index(after: dash)...]))
   }
 
   private func nextNumber() -> String {
@@ -79,7 +86,7 @@ public final class Storage {
       throw error
     }
     settle(drive)
-    logger.info("storage added", metadata: ["name": "\(name)", "device": "\(drive.id)"])
+    logger.info("storage added", metadata: ["name": "\(name)", "device": "\(drive.deviceID)"])
   }
 
   /// How long a guest may take to let go of a drive before it can be asked again.
@@ -106,7 +113,7 @@ public final class Storage {
     drive.state = .replacing
     var replacement = StorageReplacement(storage: self, drive: drive, file: fileNode(backing))
     try await replacement.run()
-    logger.info("storage replaced", metadata: ["name": "\(name)", "device": "\(drive.id)"])
+    logger.info("storage replaced", metadata: ["name": "\(name)", "device": "\(drive.deviceID)"])
   }
 
   private func find(_ name: String) throws(StorageError) -> Drive {
@@ -198,7 +205,7 @@ public final class Storage {
   func deviceHasGone(_ drive: Drive) {
     guard drives[drive.name] === drive else { return }
     forget(drive)
-    logger.info("storage removed", metadata: ["name": "\(drive.name)", "device": "\(drive.id)"])
+    logger.info("storage removed", metadata: ["name": "\(drive.name)", "device": "\(drive.deviceID)"])
     operations += 1
     startTask {
       for failure in await self.control.pipeline([.nodeDelete(drive.id), .nodeDelete(drive.fileNode)]).compactMap(\.failure) {
@@ -212,7 +219,7 @@ public final class Storage {
   /// Takes part in what QEMU tells.
   func handle(_ event: QMPEvent) {
     guard let id = event.data?["device"]?.string, id.hasPrefix(Monitors.prefix) else { return }
-    let drive = drives.values.first { $0.id == id }
+    let drive = drives.values.first { $0.deviceID == id }
     switch event.name {
     case "DEVICE_DELETED":
       switch drive?.state {
@@ -235,15 +242,14 @@ public final class Storage {
   func resynchronize() async {
     guard !drives.isEmpty, let list = try? await control.execute("qom-list", .object(["path": .string(Self.peripherals)])) else { return }
     let present = Set((list.elements ?? []).compactMap { $0["name"]?.string })
-    for drive in drives.values where (drive.state == .attached || drive.state == .removing) && !present.contains(drive.id) {
+    for drive in drives.values where (drive.state == .attached || drive.state == .removing) && !present.contains(drive.deviceID) {
       deviceHasGone(drive)
     }
   }
 
   // MARK: what there was before
 
-  /// Where QEMU keeps the devices that have ids.
-  private static let peripherals = "/machine/peripheral"
+  private static let peripherals = StorageAdoption.peripherals
 
   /// Learns, before the first operation, which ports there are and which names are taken: by the command line, and by daemons that
   /// have had this QEMU before.
@@ -267,13 +273,26 @@ public final class Storage {
       QMPCommand("qom-list", .object(["path": .string(Self.peripherals)])), QMPCommand("query-block"),
       QMPCommand("query-named-block-nodes", .object(["flat": .boolean(true)])),
     ])
-    let devices = (try results[0].get().elements ?? []).compactMap { $0["name"]?.string }
+    let listed = try results[0].get().elements ?? []
+    let devices = listed.compactMap { $0["name"]?.string }
     immutable = Self.names(ofDrives: try results[1].get().elements ?? [])
-    let nodes = (try results[2].get().elements ?? []).compactMap { $0["node-name"]?.string }
+    let blockNodes = try results[2].get().elements ?? []
+    let nodes = blockNodes.compactMap { $0["node-name"]?.string }
     counter = (devices + nodes).compactMap(Self.number(in:)).max() ?? 0
     let portIDs = (0..<HotplugPorts.count).map(HotplugPorts.id).filter(devices.contains)
     ports = HotplugPorts(portIDs, taken: try await portsInUse(portIDs, devices))
-    await removeStrays(nodes)
+    let adoption = try await StorageAdoption(
+      devices: listed, nodes: blockNodes, controllerPrefix: Self.controllerPrefix, control: control)
+    adopt(adoption)
+    await removeStrays(nodes.filter { node in !adoption.drives.contains { $0.id == node || $0.fileNode == node } })
+  }
+
+  /// Takes over the drives of a daemon before.
+  private func adopt(_ adoption: StorageAdoption) {
+    // Two have one name if a session has made a device with an id like ours.
+    for drive in adoption.drives where drives[drive.name] == nil { drives[drive.name] = drive }
+    if let (id, port) = adoption.controller { controller.adopt(id, port: port, users: adoption.drives.count(where: \.usesController)) }
+    if !drives.isEmpty { logger.notice("found \(drives.count) drives that a daemon before has added") }
   }
 
   /// The ports that have a device, left by a daemon before. A machine that has just been started has none.
@@ -298,8 +317,7 @@ public final class Storage {
     if removed > 0 { logger.notice("removed \(removed) block nodes that a daemon before left behind") }
   }
 
-  /// All that the drives in a reply to `query-block` are called: by node, by device, by backend. Not ours of another daemon, whose
-  /// callers' names for them are not known here.
+  /// All that the drives in a reply to `query-block` are called: by node, by device, by backend. Not those that a daemon has added.
   private static func names(ofDrives drives: [JSONVariant]) -> Set<String> {
     var names: Set<String> = []
     for drive in drives {

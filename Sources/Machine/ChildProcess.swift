@@ -2,16 +2,19 @@ import Glibc
 import SystemPackage
 public import SystemdEvent
 
-/// A QEMU that this process started.
+/// A QEMU that this process started, or a program that serves one of its devices.
 ///
 /// It is watched by pidfd and reaped. Letting go of this object leaves it running: ending it is a decision
 /// (``Machine/stop(_:)``).
 @EventLoopActor
-public final class QEMUProcess {
+public final class ChildProcess {
+  /// The number of the first descriptor that it inherits, behind standard input, output and error.
+  nonisolated static let firstDescriptor: CInt = 3
+
   public let id: CInt
-  /// Fulfilled when QEMU has ended and all that it printed has been seen.
+  /// Fulfilled when it has ended and all that it printed has been seen.
   public let ended = Promise<ExitStatus>()
-  /// The last lines that QEMU printed on its standard error, oldest first.
+  /// The last lines that it printed on its standard error, oldest first.
   public private(set) var lastWords: [String] = []
 
   private static let keptLines = 20
@@ -23,18 +26,26 @@ public final class QEMUProcess {
   private var line: [UInt8] = []
   private var status: ExitStatus?
 
-  /// Starts QEMU.
+  /// Starts a program.
   ///
   /// - Parameters:
   ///   - program: looked up on PATH if it is a bare name.
-  ///   - control: becomes descriptor ``QEMUCommandLine/controlDescriptor`` of QEMU. No other descriptor is inherited.
-  ///   - usesTerminal: QEMU reads the terminal, so it must stay in its foreground process group. Otherwise it gets a group of
-  ///     its own, that the terminal's Ctrl-C may reach this process alone, which ends QEMU in order.
-  ///   - onLine: called with each line that QEMU prints on standard error.
-  public init(
-    _ program: String, _ arguments: [String], control: borrowing OwnedDescriptor, usesTerminal: Bool,
-    onLine: @escaping (String) -> Void
+  ///   - descriptors: become its descriptors from ``firstDescriptor`` on. They stay the caller's; no other one is inherited.
+  ///   - usesTerminal: it reads the terminal, so it must stay in its foreground process group. Otherwise it gets a group of
+  ///     its own, that the terminal's Ctrl-C may reach this process alone, which ends it in order.
+  ///   - onLine: called with each line that it prints on standard error.
+  init(
+    _ program: String, _ arguments: [String], descriptors: [CInt], usesTerminal: Bool = false, onLine: @escaping (String) -> Void
   ) throws(SystemdError) {
+    // Out of the way of the numbers that they are to have: to give one its number must not close another.
+    let firstFree = Self.firstDescriptor + CInt(descriptors.count)
+    var copies: [CInt] = []
+    defer { for copy in copies { close(copy) } }
+    for descriptor in descriptors {
+      let copy = fcntl(descriptor, F_DUPFD_CLOEXEC, firstFree)
+      guard copy >= 0 else { throw .last("dup") }
+      copies.append(copy)
+    }
     var pipes: [CInt] = [-1, -1]
     guard pipe(&pipes) == 0 else { throw .last("pipe") }
     printed = OwnedDescriptor(owning: pipes[0])
@@ -47,8 +58,10 @@ public final class QEMUProcess {
     defer { posix_spawn_file_actions_destroy(&actions) }
     if !usesTerminal { posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0) }
     posix_spawn_file_actions_adddup2(&actions, standardError.raw, 2)
-    posix_spawn_file_actions_adddup2(&actions, control.raw, QEMUCommandLine.controlDescriptor)
-    posix_spawn_file_actions_addclosefrom_np(&actions, QEMUCommandLine.controlDescriptor + 1)
+    for (number, copy) in copies.enumerated() {
+      posix_spawn_file_actions_adddup2(&actions, copy, Self.firstDescriptor + CInt(number))
+    }
+    posix_spawn_file_actions_addclosefrom_np(&actions, firstFree)
 
     var attributes = posix_spawnattr_t()
     posix_spawnattr_init(&attributes)
@@ -57,6 +70,8 @@ public final class QEMUProcess {
     var all = sigset_t()
     sigemptyset(&none)
     sigfillset(&all)
+    // It may outlive this process, which reads what it prints: to print must not end it then.
+    sigdelset(&all, SIGPIPE)
     posix_spawnattr_setsigmask(&attributes, &none)
     posix_spawnattr_setsigdefault(&attributes, &all)
     var flags = POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF
@@ -83,7 +98,7 @@ public final class QEMUProcess {
   // The source goes before the descriptor that it watches.
   isolated deinit { printSource.cancel() }
 
-  /// Sends QEMU a signal, unless it has ended.
+  /// Sends it a signal, unless it has ended.
   public func signal(_ signal: CInt) {
     if status == nil { kill(id, signal) }
   }
@@ -91,7 +106,7 @@ public final class QEMUProcess {
   private func hasEnded(_ status: ExitStatus) {
     self.status = status
     childSource = nil
-    // What it printed before is in the pipe. A child of QEMU's may keep the pipe open, so its end is not waited for.
+    // What it printed before is in the pipe. A child of its own may keep the pipe open, so its end is not waited for.
     while printSource != nil, canRead { readPrinted() }
     printSource = nil
     finishLine()

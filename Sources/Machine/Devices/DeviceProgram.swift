@@ -1,0 +1,28 @@
+import Glibc
+import SystemPackage
+import SystemdEvent
+
+/// A program beside QEMU that serves one of its devices, over a socket between the two. It ends when QEMU does: the socket tells it.
+@EventLoopActor
+struct DeviceProgram {
+  /// Swtpm or virtiofsd, for the log.
+  let name: String
+  let process: ChildProcess
+
+  /// The first of `places` where there is such a program; those without a slash are looked for on PATH.
+  static func find(
+    _ places: [String], path: String = getenv("PATH").map { String(cString: $0) } ?? "/usr/local/bin:/usr/bin:/bin"
+  ) -> String? {
+    for place in places {
+      let candidates = place.contains("/") ? [place] : path.split(separator: ":").map { "\($0)/\(place)" }
+      if let found = candidates.first(where: { access($0, X_OK) == 0 }) { return found }
+    }
+    return nil
+  }
+
+  /// Why it ended, if it has, in its own words.
+  var complaint: String? {
+    guard let status = process.ended.result else { return nil }
+    return "\(name) \(status): \(process.lastWords.suffix(3).joined(separator: "; "))"
+  }
+}

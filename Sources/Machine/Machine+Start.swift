@@ -1,0 +1,105 @@
+import Glibc
+public import Logging
+import QMP
+import SystemPackage
+public import SystemdEvent
+
+// From a configuration to a machine that runs.
+extension Machine {
+  /// Starts QEMU and waits until it executes commands, which is when the machine is set up.
+  ///
+  /// With devices to attach, QEMU is started stopped, and the guest runs once all of them are there. A guest never runs without.
+  ///
+  /// - Parameters:
+  ///   - responseLimit: how long a command may take before the machine counts as unresponsive.
+  ///   - cancelled: fulfilled by somebody who does not want to wait any more; QEMU is ended then.
+  /// - Throws: ``MachineError/startFailed(_:lastWords:)`` with QEMU's own words if it ended instead; ``MachineError/option(_:)`` for
+  ///   what cannot be had. Nothing is left running then.
+  public static func start(
+    _ configuration: VirtualMachineConfiguration, responseLimit: Duration = .seconds(10), logger: Logger,
+    cancelled: Promise<Void> = Promise()
+  ) async throws(MachineError) -> Machine {
+    let devices = try await StartDevices.prepare(configuration, logger: logger)
+    do {
+      do {
+        return try await start(configuration, devices, responseLimit, logger, cancelled, endsWithParent: true)
+      } catch .startFailed(_, let lastWords) where QEMUCommandLine.refusesEndWithParent(lastWords) && cancelled.result == nil {
+        logger.notice("this QEMU cannot be made to end with the daemon: should the daemon be killed, it goes on")
+        return try await start(configuration, devices, responseLimit, logger, cancelled, endsWithParent: false)
+      }
+    } catch {
+      let explained = devices.explain(error)
+      await devices.discard()
+      throw explained
+    }
+  }
+
+  private static func start(
+    _ configuration: VirtualMachineConfiguration, _ devices: StartDevices, _ responseLimit: Duration, _ logger: Logger,
+    _ cancelled: Promise<Void>, endsWithParent: Bool
+  ) async throws(MachineError) -> Machine {
+    let process: ChildProcess
+    let control: QMPClient
+    do throws(SystemdError) {
+      let useKVM = try choosesKVM(configuration.accelerator, logger: logger)
+      let commandLine = QEMUCommandLine(configuration, useKVM: useKVM, devices: devices.commandLine, endsWithParent: endsWithParent)
+      let pair = try SocketPair()
+      let theirs = try pair.theirs.duplicate()
+      control = try QMPClient(pair.takeOurs())
+      process = try ChildProcess(
+        configuration.qemu, commandLine.arguments, descriptors: [theirs.raw] + devices.commandLine.inherited.map { $0.descriptor.raw },
+        usesTerminal: configuration.console == .terminal
+      ) { line in logger.warning("\(line)", metadata: ["source": "qemu"]) }
+    } catch {
+      throw .system(error)
+    }
+    let canceller = cancelled.whenFulfilled { process.signal(SIGKILL) }
+    defer { cancelled.forget(canceller) }
+    do throws(MachineError) {
+      let greeting = try await negotiate(control)
+      logger.info("QEMU \(greeting.version) runs", metadata: ["pid": "\(process.id)"])
+      try await bringUp(control, devices, staysStopped: configuration.qemuArguments.contains { $0 == "-S" || $0 == "--S" })
+      return Machine(
+        name: configuration.name, client: control, clientID: QEMUCommandLine.controlChardev, clientSocket: nil,
+        responseLimit: responseLimit, greeting: greeting, process: process, programs: devices.programs, logger: logger)
+    } catch {
+      guard case .qmp(.disconnected) = error else {
+        process.signal(SIGKILL)
+        _ = await process.ended.value
+        throw error
+      }
+      throw .startFailed(await process.ended.value, lastWords: process.lastWords)
+    }
+  }
+
+  private static func negotiate(_ control: QMPClient) async throws(MachineError) -> Greeting {
+    do { return try await control.negotiate() } catch { throw .qmp(error) }
+  }
+
+  /// Attaches the devices, and has the guest run.
+  private static func bringUp(_ control: QMPClient, _ devices: StartDevices, staysStopped: Bool) async throws(MachineError) {
+    // The greeting comes before the machine is set up; the reply to any command comes after.
+    guard !devices.attachments.isEmpty else { return try await execute([QMPCommand("query-status")], control) }
+    // The firmware is told the boot order at a reset, of which the last was before the devices came. It happens when QEMU has
+    // answered, so what is written next comes after it.
+    let reset = devices.hasBootOrder ? [DeviceAttachment(option: "--image", commands: [QMPCommand("system_reset")])] : []
+    try await (devices.attachments + reset).attach(by: control)
+    // This is no part of what goes out in one write: the guest must not run if something is missing.
+    if !staysStopped { try await execute([QMPCommand("cont")], control) }
+  }
+
+  private static func execute(_ commands: [QMPCommand], _ control: QMPClient) async throws(MachineError) {
+    if let failure = await control.pipeline(commands).firstFailure { throw .qmp(failure) }
+  }
+
+  private static func choosesKVM(_ accelerator: VirtualMachineConfiguration.Accelerator, logger: Logger) throws(SystemdError) -> Bool {
+    switch accelerator {
+    case .kvm: return true
+    case .tcg: return false
+    case .auto:
+      guard let obstacle = KVM.obstacle() else { return true }
+      logger.notice("no KVM (\(obstacle)): the guest is emulated, and slower for it")
+      return false
+    }
+  }
+}
