@@ -3,6 +3,7 @@ public import Logging
 import QMP
 import SystemPackage
 public import SystemdEvent
+import SystemdJSON
 
 // From a configuration to a machine that runs.
 extension Machine {
@@ -56,12 +57,14 @@ extension Machine {
     let canceller = cancelled.whenFulfilled { process.signal(SIGKILL) }
     defer { cancelled.forget(canceller) }
     do throws(MachineError) {
-      let greeting = try await negotiate(control)
+      let greeting = try await bringUp(control, devices, staysStopped: configuration.qemuArguments.contains { $0 == "-S" || $0 == "--S" })
       logger.info("QEMU \(greeting.version) runs", metadata: ["pid": "\(process.id)"])
-      try await bringUp(control, devices, staysStopped: configuration.qemuArguments.contains { $0 == "-S" || $0 == "--S" })
-      return Machine(
+      let machine = Machine(
         name: configuration.name, client: control, clientID: QEMUCommandLine.controlChardev, clientSocket: nil,
         responseLimit: responseLimit, greeting: greeting, process: process, programs: devices.programs, logger: logger)
+      machine.vsockAddress = devices.vsockAddress
+      machine.rootDirectory = configuration.directory
+      return machine
     } catch {
       guard case .qmp(.disconnected) = error else {
         process.signal(SIGKILL)
@@ -72,24 +75,26 @@ extension Machine {
     }
   }
 
-  private static func negotiate(_ control: QMPClient) async throws(MachineError) -> Greeting {
-    do { return try await control.negotiate() } catch { throw .qmp(error) }
-  }
-
-  /// Attaches the devices, and has the guest run.
-  private static func bringUp(_ control: QMPClient, _ devices: StartDevices, staysStopped: Bool) async throws(MachineError) {
-    // The greeting comes before the machine is set up; the reply to any command comes after.
-    guard !devices.attachments.isEmpty else { return try await execute([QMPCommand("query-status")], control) }
+  /// Negotiates, attaches the devices, and has the guest run.
+  private static func bringUp(_ control: QMPClient, _ devices: StartDevices, staysStopped: Bool) async throws(MachineError) -> Greeting {
     // The firmware is told the boot order at a reset, of which the last was before the devices came. It happens when QEMU has
     // answered, so what is written next comes after it.
     let reset = devices.hasBootOrder ? [DeviceAttachment(option: "--image", commands: [QMPCommand("system_reset")])] : []
-    try await (devices.attachments + reset).attach(by: control)
+    let attachments = devices.attachments.isEmpty ? [] : devices.attachments + reset
+    // The greeting comes before the machine is set up; the reply to any command comes after.
+    let commands = attachments.isEmpty ? [QMPCommand("query-status")] : attachments.commands
+    let started: (greeting: Greeting, results: [Result<JSONVariant, QMPError>])
+    do { started = try await control.negotiate(followedBy: commands) } catch { throw .qmp(error) }
+    guard !attachments.isEmpty else {
+      if let failure = started.results.firstFailure { throw .qmp(failure) }
+      return started.greeting
+    }
+    try attachments.check(started.results)
     // This is no part of what goes out in one write: the guest must not run if something is missing.
-    if !staysStopped { try await execute([QMPCommand("cont")], control) }
-  }
-
-  private static func execute(_ commands: [QMPCommand], _ control: QMPClient) async throws(MachineError) {
-    if let failure = await control.pipeline(commands).firstFailure { throw .qmp(failure) }
+    if !staysStopped {
+      do { try await control.execute("cont") } catch { throw .qmp(error) }
+    }
+    return started.greeting
   }
 
   private static func choosesKVM(_ accelerator: VirtualMachineConfiguration.Accelerator, logger: Logger) throws(SystemdError) -> Bool {

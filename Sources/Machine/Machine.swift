@@ -20,6 +20,11 @@ public final class Machine {
   /// What QEMU said of itself.
   public let greeting: Greeting
 
+  /// The guest's AF_VSOCK address, if it was started here with one.
+  public internal(set) var vsockAddress: UInt32?
+  /// The folder of the host that is the guest's root, if it was started here with one.
+  public internal(set) var rootDirectory: FilePath?
+
   /// The programs that serve its devices; they end when QEMU does.
   private let programs: [DeviceProgram]
   let control: ControlMonitor

@@ -119,10 +119,20 @@ public final class QMPClient {
   ///   - capabilities: what to enable of what the server can.
   ///   - limit: how long to wait for the greeting, and then for the reply; nil waits until the connection ends.
   /// - Returns: the greeting.
+  @discardableResult
   public func negotiate(enabling capabilities: [String] = [], within limit: Duration? = nil) async throws(QMPError) -> Greeting {
-    let negotiated = Promise<Result<JSONVariant, QMPError>>()
+    try await negotiate(enabling: capabilities, within: limit, followedBy: []).greeting
+  }
+
+  /// The same with commands right behind, which the server finds when it first reads.
+  ///
+  /// - Returns: the greeting, and what became of each of the commands.
+  public func negotiate(
+    enabling capabilities: [String] = [], within limit: Duration? = nil, followedBy commands: [QMPCommand]
+  ) async throws(QMPError) -> (greeting: Greeting, results: [Result<JSONVariant, QMPError>]) {
+    let answered = Promise<[Result<JSONVariant, QMPError>]>()
     let arguments = capabilities.isEmpty ? nil : JSONVariant.object(["enable": .array(capabilities.map { .string($0) })])
-    startTask { negotiated.fulfil(await self.pipeline([QMPCommand("qmp_capabilities", arguments)])[0]) }
+    startTask { answered.fulfil(await self.pipeline([QMPCommand("qmp_capabilities", arguments)] + commands)) }
     let greeting: Result<Greeting, QMPError>
     if let limit {
       guard let inTime = await greeted.value(within: limit) else {
@@ -133,16 +143,17 @@ public final class QMPClient {
     } else {
       greeting = await greeted.value
     }
-    let reply = if let limit { await negotiated.value(within: limit) } else { await negotiated.value }
-    switch reply {
-    case nil:
+    let results = if let limit { await answered.value(within: limit) } else { await answered.value }
+    guard let results else {
       close()
       throw .timedOut
+    }
+    switch results[0] {
     case .success: break
     case .failure(.execute(_, let errorClass, let desc)): throw .negotiation(errorClass: errorClass, desc: desc)
     case .failure(let error): throw error
     }
-    return try greeting.get()
+    return (try greeting.get(), Array(results.dropFirst()))
   }
 
   /// Executes one command.

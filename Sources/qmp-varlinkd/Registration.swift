@@ -14,6 +14,8 @@ extension MachineRegistration {
     if options.register != .no {
       description.id = try? await machine.uuid()
       description.leader = machine.qemuProcess.flatMap { try? ProcessIdentity(of: $0) }
+      description.vsockCID = machine.vsockAddress
+      description.rootDirectory = machine.rootDirectory?.absolute
       // A scope of machined's ends with the registration, and a service's processes belong to the service.
       description.allocatesUnit = ownsMachine && !options.keepUnit && !ServiceManager.runsThisProcess
     }

@@ -218,7 +218,7 @@ import Testing
     }
     func outcome(_ attachments: DeviceAttachment...) async -> String {
       do {
-        try await attachments.attach(by: client)
+        try attachments.check(await client.pipeline(attachments.commands))
         return "done"
       } catch {
         return "\(error)"

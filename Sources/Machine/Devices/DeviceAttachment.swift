@@ -13,12 +13,14 @@ struct DeviceAttachment {
 }
 
 extension [DeviceAttachment] {
-  /// Has QEMU execute all of it, in one go.
+  var commands: [QMPCommand] { flatMap(\.commands) }
+
+  /// Looks at what became of ``commands``.
   ///
-  /// - Throws: ``MachineError/option(_:)`` for the first that QEMU refuses, in its words; how the connection failed.
+  /// - Throws: ``MachineError/option(_:)`` for the first that QEMU refused, in its words; how the connection failed.
   @EventLoopActor
-  func attach(by client: QMPClient) async throws(MachineError) {
-    var results = await client.pipeline(flatMap(\.commands))[...]
+  func check(_ results: [Result<JSONVariant, QMPError>]) throws(MachineError) {
+    var results = results[...]
     for attachment in self {
       let own = results.prefix(attachment.commands.count)
       results = results.dropFirst(attachment.commands.count)

@@ -13,6 +13,7 @@ final class StartDevices {
   private(set) var commandLine: CommandLineDevices
   private(set) var attachments: [DeviceAttachment] = []
   private(set) var programs: [DeviceProgram] = []
+  private(set) var vsockAddress: UInt32?
   /// Files whose descriptors are in ``attachments``.
   private var files: [AnyObject] = []
   /// The bus of the SCSI controller, once there is one.
@@ -128,6 +129,7 @@ final class StartDevices {
     guard let (device, address) = vsock else { return logger.notice("no /dev/vhost-vsock: the guest has no AF_VSOCK") }
     files.append(device)
     attachments.append(Vsock.attachment(option: option, device, address: address, bus: try port(for: option)))
+    vsockAddress = address
     logger.info("the guest's AF_VSOCK address is \(address)")
   }
 
