@@ -1,4 +1,3 @@
-import Interfaces
 public import Machine
 public import SystemdEvent
 import SystemdJSON
@@ -15,8 +14,6 @@ public struct MachineInstanceService {
   /// - Parameter unreadLimit: how many bytes of events a subscriber may leave unread.
   public static func add(to server: VarlinkServer, machine: Machine, unreadLimit: Int) throws {
     let service = MachineInstanceService(machine: machine)
-    try server.add(VarlinkInterface(parsing: Interfaces.machineInstance, kinds: ["SubscribeEvents": .more]))
-    try server.add(VarlinkInterface(parsing: Interfaces.virtualMachineInstance))
     try server.bind("\(name).Describe") { _ in try await service.describe() }
     for (method, operation) in operations {
       try server.bind("\(name).\(method)") { _ in

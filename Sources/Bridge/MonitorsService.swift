@@ -1,5 +1,4 @@
 import Glibc
-import Interfaces
 import Machine
 import SystemPackage
 public import SystemdEvent
@@ -19,7 +18,6 @@ public struct MonitorsService {
   /// Adds the interface to `server` and serves the calls.
   public static func add(to server: VarlinkServer, monitors: AddedMonitors) throws {
     let service = MonitorsService(monitors: monitors)
-    try server.add(VarlinkInterface(parsing: Interfaces.monitors, kinds: ["Watch": .more]))
     try server.bind("\(name).Add") { call in try await mapped { try await service.add(call) } }
     try server.bind("\(name).Remove") { call in try await mapped { try await service.remove(call) } }
     try server.bind("\(name).List") { _ in try await mapped { .object(["monitors": try await monitors.list()]) } }

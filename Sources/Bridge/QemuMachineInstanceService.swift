@@ -1,4 +1,3 @@
-import Interfaces
 public import SystemdEvent
 import SystemdJSON
 public import Varlink
@@ -8,7 +7,6 @@ public import Varlink
 public enum QemuMachineInstanceService {
   /// Adds the interface to `server` and serves the calls.
   public static func add(to server: VarlinkServer, sessions: Sessions) throws {
-    try server.add(VarlinkInterface(parsing: Interfaces.qemuMachineInstance, kinds: ["AcquireQMP": .upgrade]))
     try server.bind("io.systemd.QemuMachineInstance.AcquireQMP", .upgrade) { call in
       let named = call.parameters["access"]?.string
       guard let access = named.map({ Access(rawValue: $0) }) ?? .full else { throw VarlinkError.invalidParameter("access") }

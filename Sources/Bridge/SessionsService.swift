@@ -1,4 +1,3 @@
-import Interfaces
 import Relay
 public import SystemdEvent
 import SystemdJSON
@@ -13,7 +12,6 @@ public struct SessionsService {
   /// Adds the interface to `server` and serves the calls.
   public static func add(to server: VarlinkServer, sessions: Sessions) throws {
     let service = SessionsService(sessions: sessions)
-    try server.add(VarlinkInterface(parsing: Interfaces.sessions, kinds: ["Watch": .more]))
     try server.bind("\(name).List") { _ in .object(["sessions": service.list()]) }
     try server.bind("\(name).Close") { call in try service.close(call) }
     try server.bind("\(name).Watch", .more) { call in try await service.watch(call) }

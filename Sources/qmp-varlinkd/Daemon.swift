@@ -86,14 +86,23 @@ final class Daemon {
     if status != 0 { throw ExitCode(status) }
   }
 
-  private func serve(_ source: MachineSource, in folder: FilePath, socket: FilePath) async -> CInt {
+  private func serve(_ source: @escaping MachineSource, in folder: FilePath, socket: FilePath) async -> CInt {
     do {
       for signal in Self.stopSignals {
         signals.append(try EventSource.signal(signal) { [weak self] in self?.signalled() })
       }
+      let started = Promise<Result<Machine, MachineError>>()
+      startTask { [logger, stopRequested] in
+        do throws(MachineError) { started.fulfil(.success(try await source(folder, logger, stopRequested))) } catch {
+          started.fulfil(.failure(error))
+        }
+      }
+      // Once QEMU is on its way there is time for what does not need it.
+      await Task.yield()
+      let server = Result { try makeServer() }
       let machine: Machine
       do throws(MachineError) {
-        machine = try await source(folder, logger, stopRequested)
+        machine = try await started.value.get()
       } catch {
         if stopRequested.result != nil { return 0 }
         logger.error("\(error)")
@@ -102,7 +111,7 @@ final class Daemon {
         return Status.failure
       }
       do {
-        return try await serve(machine, socket: socket)
+        return try await serve(machine, on: server.get(), socket: socket)
       } catch {
         // A machine that nobody can reach is not left running.
         if let stopLimits {
@@ -117,9 +126,14 @@ final class Daemon {
     }
   }
 
-  private func serve(_ machine: Machine, socket: FilePath) async throws -> CInt {
+  private func makeServer() throws -> VarlinkServer {
     let info = VarlinkServer.Info(vendor: "qmp-varlink", product: "qmp-varlinkd", version: programVersion)
     let server = try VarlinkServer(info, limits: connectionLimits(), errorReply: varlinkError(for:))
+    try ServedInterfaces.add(to: server)
+    return server
+  }
+
+  private func serve(_ machine: Machine, on server: VarlinkServer, socket: FilePath) async throws -> CInt {
     let sessions = Sessions(machine: machine, limits: sessionLimits, logger: logger)
     var shutdown: QMPEvent?
     let subscription = machine.subscribe { if $0.name == "SHUTDOWN" { shutdown = $0 } }
