@@ -77,9 +77,6 @@ public final class VarlinkServer {
       sd_varlink_server_bind_disconnect(server) { _, link, userdata in
         _ = VarlinkServer.callback(link, userdata) { server, link in server.disconnected(link) }
       })
-    try check(
-      "sd_varlink_server_attach_event",
-      sd_varlink_server_attach_event(server, EventLoop.shared.event, Int64(SD_EVENT_PRIORITY_NORMAL)))
   }
 
   isolated deinit {
@@ -112,9 +109,16 @@ public final class VarlinkServer {
       })
   }
 
-  /// Listens on a UNIX socket at `path`, made with `mode`. One that a dead server left is replaced.
+  /// Makes a UNIX socket at `path` with `mode`. One that a dead server left is replaced. Who connects waits for ``serve()``.
   public func listen(on path: FilePath, mode: CInterop.Mode) throws(SystemdError) {
     try check("sd_varlink_server_listen_address", sd_varlink_server_listen_address(server, path.string, mode))
+  }
+
+  /// Takes connections from now on, those first that have waited.
+  public func serve() throws(SystemdError) {
+    try check(
+      "sd_varlink_server_attach_event",
+      sd_varlink_server_attach_event(server, EventLoop.shared.event, Int64(SD_EVENT_PRIORITY_NORMAL)))
   }
 
   /// Stops listening and ends every connection. Replies already given are sent as far as they can be without waiting.

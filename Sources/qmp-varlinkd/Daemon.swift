@@ -99,7 +99,7 @@ final class Daemon {
       }
       // Once QEMU is on its way there is time for what does not need it.
       await Task.yield()
-      let server = Result { try makeServer() }
+      let server = Result { try makeServer(at: socket) }
       let machine: Machine
       do throws(MachineError) {
         machine = try await started.value.get()
@@ -126,10 +126,12 @@ final class Daemon {
     }
   }
 
-  private func makeServer() throws -> VarlinkServer {
+  /// Makes the socket, at which callers wait until there is a machine.
+  private func makeServer(at socket: FilePath) throws -> VarlinkServer {
     let info = VarlinkServer.Info(vendor: "qmp-varlink", product: "qmp-varlinkd", version: programVersion)
     let server = try VarlinkServer(info, limits: connectionLimits(), errorReply: varlinkError(for:))
     try ServedInterfaces.add(to: server)
+    try server.listen(on: socket, mode: 0o600)
     return server
   }
 
@@ -142,7 +144,7 @@ final class Daemon {
     try SessionsService.add(to: server, sessions: sessions)
     let monitors = AddedMonitors(machine: machine, sessions: sessions, limit: options.maxMonitors, logger: logger)
     try MonitorsService.add(to: server, monitors: monitors)
-    try server.listen(on: socket, mode: 0o600)
+    try server.serve()
     let serving = "machine \(machine.name), QEMU \(machine.greeting.version)"
     logger.info("serving \(serving) at \(socket)")
 

@@ -153,6 +153,7 @@ struct MachinectlTests {
         return nil
       }
       try server.listen(on: socket, mode: 0o600)
+      try server.serve()
       var machine = MachineDescription(name: "web", controlAddress: "/run/web/control")
       machine.id = String(repeating: "01", count: 16)
       machine.leader = try ProcessIdentity(of: getpid())

@@ -269,5 +269,6 @@ private final class StandIn {
       return nil
     }
     try server.listen(on: socket, mode: 0o666)
+    try server.serve()
   }
 }

@@ -74,6 +74,7 @@ import Varlink
     }
     let socket = folder.path.appending("socket")
     try server.listen(on: socket, mode: 0o600)
+    try server.serve()
     let client = TestSupport.VarlinkPeer(try Peer(.connected(to: socket)))
     var values = RandomValue(schema: schema, random: SplitMix(seed: 5))
     for command in translation.commands {

@@ -106,6 +106,7 @@ final class TestService {
       return nil
     }
     try server.listen(on: socket, mode: 0o600)
+    try server.serve()
   }
 
   /// Connects to the service, as a peer that speaks for itself.
