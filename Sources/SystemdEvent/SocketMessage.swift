@@ -37,8 +37,9 @@ public enum Transfer: Equatable {
   case failed(Errno)
 }
 
-/// The most descriptors that Linux passes in one message (SCM_MAX_FD).
-public let maximumPassedDescriptors = 253
+/// The most descriptors that are taken from one message. Linux passes one more (SCM_MAX_FD), QEMU takes 16; with these the control
+/// data has room on the stack.
+public let maximumPassedDescriptors = 252
 
 private let headerSize = MemoryLayout<cmsghdr>.size
 private let controlSize = headerSize + maximumPassedDescriptors * MemoryLayout<CInt>.size
