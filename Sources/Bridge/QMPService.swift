@@ -72,11 +72,11 @@ public final class QMPService {
     return try await onOwnThread { try Translation(of: schema, interface: name).text }
   }
 
-  private static func schema(from reply: JSONVariant) async throws(SchemaError) -> Schema {
+  private static func schema(from reply: [UInt8]) async throws(SchemaError) -> Schema {
     var reader = SchemaReader()
     var sliceEnd = ContinuousClock.now + slice
-    for entry in try SchemaReader.entries(of: reply) {
-      try reader.read(entry)
+    for entry in try SchemaText(reply) {
+      try reader.read(text: entry)
       if ContinuousClock.now >= sliceEnd {
         await nextTurn()
         sliceEnd = .now + slice
@@ -85,10 +85,10 @@ public final class QMPService {
     return reader.schema
   }
 
-  private static func schemaReply(of machine: Machine) async throws(MachineError) -> JSONVariant {
+  private static func schemaReply(of machine: Machine) async throws(MachineError) -> [UInt8] {
     while true {
       do throws(MachineError) {
-        return try await machine.execute(QMPCommand("query-qmp-schema"))
+        return try await machine.replyText(to: "query-qmp-schema")
       } catch {
         guard case .qmp(.timedOut) = error else { throw error }
         await machine.responding()

@@ -57,6 +57,19 @@ final class ControlMonitor {
 
   func pipeline(_ commands: [QMPCommand]) async -> [Result<JSONVariant, QMPError>] { await client.pipeline(commands) }
 
+  /// The reply to a command without arguments, as it came.
+  func replyText(to command: String) async throws(QMPError) -> [UInt8] {
+    let reply = Promise<Result<[UInt8], QMPError>>()
+    client.submit(Array(#"{"execute":"\#(command)"}"#.utf8)) { reply.fulfil($0) }
+    let text = try await reply.value.get()
+    guard text.starts(with: #"{"error""#.utf8) else { return text }
+    let error = (text + [0]).withUnsafeBufferPointer { try? JSONVariant(parsingTerminated: $0) }?["error"]
+    guard let errorClass = error?["class"]?.string, let desc = error?["desc"]?.string else {
+      throw .badReply("an error without class or desc")
+    }
+    throw .execute(command: command, errorClass: errorClass, desc: desc)
+  }
+
   /// Waits until QEMU answers again, by either, or is lost.
   func recovered() async {
     guard !isUsable, lost.result == nil else { return }

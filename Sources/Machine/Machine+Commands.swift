@@ -9,6 +9,13 @@ extension Machine {
     do { return try await control.pipeline([command])[0].get() } catch { throw .qmp(error) }
   }
 
+  /// Executes a command on the control monitor, and gives its reply as QEMU wrote it, unparsed: for one that is very long.
+  ///
+  /// - Parameter command: without arguments.
+  public func replyText(to command: String) async throws(MachineError) -> [UInt8] {
+    do { return try await control.replyText(to: command) } catch { throw .qmp(error) }
+  }
+
   /// Executes a command that QEMU permits out of band, without waiting for others.
   public func executeOutOfBand(_ command: String, _ arguments: JSONVariant?) async throws(MachineError) -> JSONVariant {
     try await outOfBand.execute(command, arguments)

@@ -97,7 +97,9 @@ struct Flattening {
     structure.layers = drafts.map { draft in
       var layer = Layer()
       layer.members = draft.members.map { place, isOptional in
-        Layer.Member(qapi: places[place].member.name, field: place, isOptional: isOptional)
+        let (name, field) = (places[place].member.name, places[place].field)
+        // One string for both where it can be.
+        return Layer.Member(qapi: name == field ? field : name, field: place, isOptional: isOptional)
       }
       layer.tag = draft.tag.map { ($0.member, $0.cases.map { ($0.value, $0.layer) }) }
       return layer

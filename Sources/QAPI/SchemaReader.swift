@@ -1,7 +1,8 @@
 public import SystemdEvent
-public import SystemdJSON
+import SystemdJSON
 
-/// Reads the reply to `query-qmp-schema`, entry by entry, so that its reader can do something else in between.
+/// Reads the reply to `query-qmp-schema`, entry by entry, so that its reader can do something else in between. Of the quarter of a
+/// megabyte that the reply is, no more than an entry is parsed at a time (``SchemaText``).
 @EventLoopActor
 public struct SchemaReader {
   /// QEMU 11.1 has 1230 entries.
@@ -18,20 +19,29 @@ public struct SchemaReader {
   public init() {}
 
   /// Reads a whole schema.
-  public static func read(_ reply: JSONVariant) throws(SchemaError) -> Schema {
+  static func read(_ reply: JSONVariant) throws(SchemaError) -> Schema {
     var reader = SchemaReader()
     for entry in try entries(of: reply) { try reader.read(entry) }
     return reader.schema
   }
 
   /// What there is to read.
-  public static func entries(of reply: JSONVariant) throws(SchemaError) -> [JSONVariant] {
+  static func entries(of reply: JSONVariant) throws(SchemaError) -> [JSONVariant] {
     guard let entries = reply.elements else { throw SchemaError("the schema is not an array") }
     return entries
   }
 
+  /// Reads one element of the array that the schema is, as text.
+  public mutating func read(text: ArraySlice<UInt8>) throws(SchemaError) {
+    let entry: JSONVariant
+    do { entry = try (text + [0]).withUnsafeBufferPointer { bytes throws(JSONError) in try JSONVariant(parsingTerminated: bytes) } } catch {
+      throw SchemaError("entry \(entries + 1) of the schema: \(error)")
+    }
+    try read(entry)
+  }
+
   /// Reads one element of the array that the schema is.
-  public mutating func read(_ entry: JSONVariant) throws(SchemaError) {
+  mutating func read(_ entry: JSONVariant) throws(SchemaError) {
     entries += 1
     guard entries <= Self.mostEntries else { throw SchemaError("the schema has more than \(Self.mostEntries) entries") }
     guard let name = entry["name"]?.string, let kind = entry["meta-type"]?.string else {

@@ -32,7 +32,11 @@ struct Enumeration: Sendable {
   init(name: String?, values: [SchemaEnumValue]) {
     self.name = name
     var scope = NameScope()
-    let pairs = values.map { (qapi: $0.name, varlink: scope.claim(Names.field($0.name))) }
+    let pairs = values.map { value in
+      let varlink = scope.claim(Names.field(value.name))
+      // One string for both where it can be.
+      return (qapi: varlink == value.name ? varlink : value.name, varlink: varlink)
+    }
     self.values = pairs
     notes = zip(values, pairs).map { value, pair in
       (Names.isObvious(pair.varlink, for: pair.qapi) ? [] : ["In QEMU: \(pair.qapi)"]) + featureNotes(value.features)

@@ -187,19 +187,15 @@ public final class QMPClient {
     return await withCheckedContinuation { continuation in
       let batch = Batch(count: commands.count, continuation)
       let now = ContinuousClock.now
-      var bytes: [UInt8] = []
-      var descriptors: [CInt] = []
+      var writes: [(bytes: [UInt8], descriptors: [CInt])] = [([], [])]
       for command in commands {
-        if !command.descriptors.isEmpty {
-          if !bytes.isEmpty { write(bytes, descriptors: descriptors) }
-          bytes = []
-          descriptors = command.descriptors
-        }
+        if !command.descriptors.isEmpty { writes.append(([], command.descriptors)) }
+        command.appendWireForm(to: &writes[writes.count - 1].bytes)
         pending.append(Slot(number: nextSlot, command: command.name, since: now, batch: batch))
         nextSlot += 1
-        command.appendWireForm(to: &bytes)
       }
-      write(bytes, descriptors: descriptors)
+      // The first may be the end of the connection, which answers for all of them.
+      for next in writes where !next.bytes.isEmpty && disconnected.result == nil { write(next.bytes, descriptors: next.descriptors) }
       if let responseLimit, watchdog == nil { watch(for: responseLimit) }
     }
   }
@@ -276,12 +272,14 @@ public final class QMPClient {
   /// Whether a message is the reply to a command that was submitted as text. Told by how it begins: what an id of that command's
   /// comes back as need not even be JSON.
   private func isForwarded(_ message: UnsafeBufferPointer<UInt8>) -> Bool {
-    guard pending.first?.forward != nil, !message.starts(with: #"{"timestamp""#.utf8), !message.starts(with: #"{"QMP""#.utf8) else {
+    guard let start = message.baseAddress, pending.first?.forward != nil, !message.starts(with: #"{"timestamp""#.utf8),
+      !message.starts(with: #"{"QMP""#.utf8)
+    else {
       return false
     }
     return probes.allSatisfy { probe in
       let id = Array(probe.id.utf8)
-      return memmem(message.baseAddress!, message.count, id, id.count) == nil
+      return memmem(start, message.count, id, id.count) == nil
     }
   }
 

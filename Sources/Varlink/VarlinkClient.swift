@@ -88,7 +88,7 @@ public final class VarlinkClient {
         // To libsystemd 0 would mean its default.
         var result = sd_varlink_set_relative_timeout(link, max(1, microseconds))
         if result >= 0 { result = sd_varlink_invoke(link, method, parameters?.pointer) }
-        if result < 0 { finish(.failure(.disconnected)) }
+        if result < 0 { end(.disconnected) }
       }
     } onCancel: {
       startTask { self.close() }

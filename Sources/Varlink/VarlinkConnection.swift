@@ -49,10 +49,10 @@ final class VarlinkConnection {
 
   /// Takes the connection over from libsystemd's event sources. There it would take three turns of the loop for each call, and in
   /// each of them every connection that there is would be looked at.
+  ///
+  /// - Throws: when there is no memory for that, or the system's limit of watches is reached.
   func drive() throws(SystemdError) {
-    // One over two pipes stays with libsystemd.
-    let descriptor = sd_varlink_get_fd(link)
-    guard descriptor >= 0 else { return }
+    let descriptor = try check("sd_varlink_get_fd", sd_varlink_get_fd(link))
     sd_varlink_detach_event(link)
     source = try .descriptor(descriptor, .readable) { [weak self] ready in self?.ready(ready) }
   }
@@ -89,7 +89,11 @@ final class VarlinkConnection {
     let wanted = wanted
     // Reading is asked for more often than it is wanted: a system call less for each call.
     source.interest = wanted.union(source.interest.intersection(.readable))
-    if !isAtRest { again = try? .deferred { [weak self] in self?.process() } }
+    if !isAtRest {
+      again = try? .deferred { [weak self] in self?.process() }
+      // Out of memory: nothing would wake what is read and not dealt with.
+      if again == nil { sd_varlink_close(link) }
+    }
     if !wanted.contains(.writable) { for waiting in awaitingSent { waiting.fulfil() } }
     return steps > 0
   }

@@ -161,7 +161,7 @@ public final class VarlinkServer {
   private func connected(_ link: OpaquePointer) {
     let connection = VarlinkConnection(link)
     connections[link] = connection
-    // Out of descriptors for epoll, or of memory: this connection cannot be served.
+    // It cannot be served.
     do throws(SystemdError) { try connection.drive() } catch { sd_varlink_close(link) }
   }
 

@@ -52,6 +52,7 @@ final class Daemon {
   /// - Parameter stopLimits: how to end the machine with the daemon; nil leaves it running.
   /// - Throws: the exit status, if it is not 0.
   nonisolated static func run(_ options: ServiceOptions, stopLimits: Machine.StopLimits?, _ source: @escaping MachineSource) throws {
+    useOneHeap()
     // Before anything can make a thread: the loop gets these by signalfd.
     var blocked = sigset_t()
     sigemptyset(&blocked)

@@ -8,6 +8,27 @@ import Varlink
 @testable import QAPI
 
 @Suite("the schema of the QEMU at hand", .onEventLoop) struct InstalledSchemaTests {
+  @Test("read as text, entry by entry, it is the same") @EventLoopActor
+  func asText() async throws {
+    let reply = try await InstalledQEMU.schemaReply()
+    for text in [#"{"return": \#(reply.text)}"#, #"{"return":\#(reply.text), "id": "[{"}"#] {
+      var reader = SchemaReader()
+      for entry in try SchemaText(Array(text.utf8)) { try reader.read(text: entry) }
+      let translated = try Translation(of: reader.schema, interface: InstalledQEMU.interface).text
+      #expect(try await translated == InstalledQEMU.translation().text)
+    }
+  }
+
+  @Test(
+    "what is no schema is an error, or has no entries that could be taken for one",
+    arguments: [
+      (#"{"error": {"class": "CommandNotFound", "desc": "no"}}"#, nil), (#"{"return": {}}"#, nil), ("", nil), (#"{"return": "#, nil),
+      (#"{"return": []}"#, 0), (#"{"return": [1, "{}", null]}"#, 0), (#"{"return": [{"a": "}\"]"}, [{}], {"b": "#, 2),
+    ] as [(String, Int?)])
+  func noSchema(text: String, count: Int?) {
+    #expect((try? SchemaText(Array(text.utf8)))?.reduce(into: 0) { count, _ in count += 1 } == count)
+  }
+
   @Test("every command is a method, and every event a field") @EventLoopActor
   func counts() async throws {
     let entries = try #require(await InstalledQEMU.schemaReply().elements)
