@@ -1,20 +1,33 @@
 /// The input of one QMP connection: bytes in, values and complaints out, framed by the structure of JSON and nothing else, as QEMU
 /// frames it.
 ///
-/// A value without I/O. Its memory is bounded as QEMU's is: 64 MiB of tokens, two million tokens and 1024 open brackets a value.
-struct JSONInput {
-  enum Outcome: Equatable {
+/// A value without I/O. Its memory is bounded as QEMU's is: by the bytes of its tokens, by two million tokens and 1024 open brackets a
+/// value.
+package struct JSONInput {
+  package enum Outcome: Equatable {
     case value(QObject)
     /// What is wrong, in QEMU's words.
     case malformed(String)
   }
 
+  /// Which text of a value is kept.
+  package enum KeptText {
+    /// As it came, cut off behind so many bytes.
+    case asItCame(atMost: Int)
+    /// All of it, without the white space between the tokens: what QEMU makes the same value of.
+    case compact
+  }
+
   private static let mostTokens = 2 << 20
   private static let deepest = 1024
-  /// How much of a command's text is kept for those who look on.
-  private static let longestText = 65536
+  /// QEMU's limit for the bytes of a value's tokens.
+  package static let longestValue = 64 << 20
 
-  private var lexer = JSONLexer()
+  /// How many bytes the tokens of a value may have.
+  private let longestValue: Int
+  private let keptText: KeptText
+
+  private var lexer: JSONLexer
   private var parser = JSONParser()
   private var braces = 0
   private var brackets = 0
@@ -24,15 +37,24 @@ struct JSONInput {
   private var isRecovering = false
   /// The text of the value under way.
   private var text: [UInt8] = []
-  /// The text of the last value that was complete, as it came; cut off behind its first 65536 bytes.
-  private(set) var lastText: [UInt8] = []
+  /// The text of the last value that was complete.
+  package private(set) var lastText: [UInt8] = []
+
+  /// - Parameters:
+  ///   - longestValue: how many bytes the tokens of a value may have together.
+  ///   - keptText: what ``lastText`` is to be.
+  package init(longestValue: Int = Self.longestValue, keeping keptText: KeptText = .asItCame(atMost: 65536)) {
+    self.longestValue = longestValue
+    self.keptText = keptText
+    lexer = JSONLexer(longestToken: longestValue)
+  }
 
   /// Whether a value has begun and not ended.
-  var isAmidValue: Bool { tokens > 0 || lexer.isAmidToken }
+  package var isAmidValue: Bool { tokens > 0 || lexer.isAmidToken }
 
   /// Takes in one byte and appends what it completes: two things at most.
-  mutating func feed(_ byte: UInt8, into outcomes: inout [Outcome]) {
-    if !(text.isEmpty && byte.isJSONSpace), text.count < Self.longestText { text.append(byte) }
+  package mutating func feed(_ byte: UInt8, into outcomes: inout [Outcome]) {
+    if case .asItCame(let longest) = keptText, !(text.isEmpty && byte.isJSONSpace), text.count < longest { text.append(byte) }
     let (before, with) = lexer.feed(byte)
     for case let token? in [before, with] {
       if let outcome = process(token) { outcomes.append(outcome) }
@@ -49,14 +71,14 @@ struct JSONInput {
     }
     tokens += 1
     // What was skipped before is no part of it.
-    if tokens == 1 { text = token.bytes }
+    if tokens == 1 { text = token.bytes } else if case .compact = keptText, !isRecovering { text += token.bytes }
     tokenBytes += token.bytes.count
     defer {
       if braces < 0 || brackets < 0 || (braces == 0 && brackets == 0) || token.kind == .stray { startOver() }
     }
     guard !isRecovering else { return nil }
     do throws(JSONParser.Fault) {
-      if tokenBytes > JSONLexer.longestToken || token.kind == .oversized { return complain("JSON token size limit exceeded") }
+      if tokenBytes > longestValue || token.kind == .oversized { return complain("JSON token size limit exceeded") }
       if tokens > Self.mostTokens { return complain("JSON token count limit exceeded") }
       if braces + brackets > Self.deepest { return complain("JSON nesting depth limit exceeded") }
       guard token.kind != .stray else { throw .init(reason: "stray '\(printable(token.bytes))'") }
