@@ -28,6 +28,8 @@ public final class QMPClient {
   public var onEvent: ((QMPEvent) -> Void)?
   /// Whether events have their ``QMPEvent/text``.
   public var keepsEventText = false
+  /// The greeting as it came, without its line end; empty before it came.
+  public private(set) var greetingText: [UInt8] = []
   /// How long a command may take. When the oldest has waited longer, it and all others fail with ``QMPError/timedOut``, and
   /// so does every further one, at once, until the server answers again: not those, whose replies may be lost, but a question
   /// with an id, behind which the order of commands and replies begins anew. Nil waits for ever.
@@ -45,8 +47,8 @@ public final class QMPClient {
   public var onRespondingChange: (() -> Void)?
   /// Runs while there are commands to watch; it is not set anew for each of them.
   private var watchdog: EventSource?
-  /// The ids of the questions that ask whether the server is there again.
-  private var probes: [String] = []
+  /// The questions that ask whether the server is there again: their ids, and the numbers of the first slots behind them.
+  private var probes: [(id: String, slot: Int)] = []
   /// How many of those are sent to a server that answers none.
   private static let mostProbes = 8
   /// How many replies were given up that may come nevertheless. One that nothing waits for is of them.
@@ -70,11 +72,15 @@ public final class QMPClient {
     }
   }
   private struct Slot {
+    let number: Int
     let command: String
     let since: ContinuousClock.Instant
     /// Who waits for the reply; nil once that has been given up.
     var batch: Batch?
+    /// Takes the reply as it is; for commands that were submitted as text.
+    var forward: ((Result<[UInt8], QMPError>) -> Void)?
   }
+  private var nextSlot = 0
   private struct Outgoing {
     var bytes: ArraySlice<UInt8>
     var descriptors: [CInt]
@@ -169,12 +175,30 @@ public final class QMPClient {
       let now = ContinuousClock.now
       var bytes: [UInt8] = []
       for command in commands {
-        pending.append(Slot(command: command.name, since: now, batch: batch))
+        pending.append(Slot(number: nextSlot, command: command.name, since: now, batch: batch))
+        nextSlot += 1
         command.appendWireForm(to: &bytes)
       }
       write(bytes, descriptors: commands.flatMap(\.descriptors))
       if let responseLimit, watchdog == nil { watch(for: responseLimit) }
     }
+  }
+
+  /// Sends a command that is somebody else's as it is, with the id that it has or none, in its place among the others.
+  ///
+  /// No ``responseLimit`` is for it, and it does not make others fail: it waits as long as the server takes, also while the server
+  /// does not answer.
+  ///
+  /// - Parameters:
+  ///   - text: one whole JSON object that the server answers in order, with one reply.
+  ///   - descriptors: go with its first byte; they stay the caller's.
+  ///   - reply: gets the reply as it came, without its line end. ``QMPError/timedOut`` means that it was lost on the way.
+  public func submit(_ text: [UInt8], descriptors: [CInt] = [], reply: @escaping (Result<[UInt8], QMPError>) -> Void) {
+    if let end = disconnected.result { return reply(.failure(end)) }
+    guard pending.count < Self.maximumPending else { return reply(.failure(.overloaded)) }
+    pending.append(Slot(number: nextSlot, command: "", since: .now, batch: nil, forward: reply))
+    nextSlot += 1
+    write(text, descriptors: descriptors)
   }
 
   private func watch(for delay: Duration) {
@@ -199,9 +223,10 @@ public final class QMPClient {
   private func probe() {
     guard probes.count < Self.mostProbes else { return }
     let id = String(UInt64.random(in: 1 << 60...UInt64.max), radix: 36)
-    probes.append(id)
-    // Damage in it may be what keeps its end, and all that follows, from being seen.
-    splitter.skipUnfinished()
+    probes.append((id, nextSlot))
+    // Damage in it may be what keeps its end, and all that follows, from being seen. But more likely it is a server that was
+    // stopped in the middle of it, and a reply that is forwarded must not be lost to a suspicion, nor the next one take its place.
+    if !pending.contains(where: { $0.forward != nil }) { splitter.skipUnfinished() }
     write(Array(#"{"execute":"query-name","id":"\#(id)"}"#.utf8), descriptors: [])
     if let responseLimit { watch(for: responseLimit) }
   }
@@ -209,19 +234,35 @@ public final class QMPClient {
   /// Whether a message is the answer to a probe, or, while the server does not answer in time, to a command that was given up:
   /// nobody's in both cases.
   private func isNobodys(_ message: JSONVariant) -> Bool {
-    if !probes.isEmpty, let id = message["id"]?.string, let index = probes.firstIndex(of: id) {
+    if !probes.isEmpty, let id = message["id"]?.string, let index = probes.firstIndex(where: { $0.id == id }) {
+      let slot = probes[index].slot
       probes.removeFirst(index + 1)
       if !isResponding {
-        overdue = pending.count
-        pending.removeAll()
+        // Behind the question there are only such as are forwarded.
+        let lost = Array(pending.prefix { $0.number < slot })
+        pending.removeFirst(lost.count)
+        overdue = lost.count
         watchdog = nil
         isResponding = true
+        for slot in lost { slot.forward?(.failure(.timedOut)) }
       }
       return true
     }
     guard !isResponding, message["return"] != nil || message["error"] != nil else { return false }
     if !pending.isEmpty { pending.removeFirst() }
     return true
+  }
+
+  /// Whether a message is the reply to a command that was submitted as text. Told by how it begins: what an id of that command's
+  /// comes back as need not even be JSON.
+  private func isForwarded(_ message: UnsafeBufferPointer<UInt8>) -> Bool {
+    guard pending.first?.forward != nil, !message.starts(with: #"{"timestamp""#.utf8), !message.starts(with: #"{"QMP""#.utf8) else {
+      return false
+    }
+    return probes.allSatisfy { probe in
+      let id = Array(probe.id.utf8)
+      return memmem(message.baseAddress!, message.count, id, id.count) == nil
+    }
   }
 
   /// Ends the connection; calls in flight fail.
@@ -290,8 +331,16 @@ public final class QMPClient {
   private func dispatchMessages() -> QMPError? {
     do {
       while true {
-        let next = try splitter.next { bytes in Result { () throws(JSONError) in try parse(bytes) } }
-        guard let (message, text) = try next?.get() else { return nil }
+        let next = try splitter.next { bytes -> Result<(JSONVariant?, [UInt8]), JSONError> in
+          if isForwarded(bytes) { return .success((nil, Array(bytes.dropLast()))) }
+          return Result { () throws(JSONError) in try parse(bytes) }
+        }
+        guard let (parsed, text) = try next?.get() else { return nil }
+        guard let message = parsed else {
+          pending.removeFirst().forward?(.success(text))
+          if disconnected.result != nil { return nil }
+          continue
+        }
         if isNobodys(message) { continue }
         let told = try ServerMessage(message, text)
         if told.isReply, pending.isEmpty, overdue > 0 {
@@ -309,8 +358,9 @@ public final class QMPClient {
   }
 
   /// A message with a NUL behind it, parsed; as it came too, if it is an event and that is asked for.
-  private func parse(_ bytes: UnsafeBufferPointer<UInt8>) throws(JSONError) -> (JSONVariant, [UInt8]) {
+  private func parse(_ bytes: UnsafeBufferPointer<UInt8>) throws(JSONError) -> (JSONVariant?, [UInt8]) {
     let message = try JSONVariant(parsingTerminated: bytes)
+    if message["QMP"] != nil { greetingText = Array(bytes.dropLast()) }
     return (message, keepsEventText && message["event"] != nil ? Array(bytes.dropLast()) : [])
   }
 
@@ -336,7 +386,10 @@ public final class QMPClient {
     let unanswered = pending
     pending.removeAll()
     watchdog = nil
-    for slot in unanswered { slot.batch?.add(.failure(error)) }
+    for slot in unanswered {
+      slot.batch?.add(.failure(error))
+      slot.forward?(.failure(error))
+    }
     greeted.fulfil(.failure(error))
     disconnected.fulfil(error)
   }
