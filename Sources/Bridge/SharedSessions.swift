@@ -12,6 +12,8 @@ final class SharedSessions {
     let monitor: SharedMonitor
     let sharing: MonitorSharing
     var users = 0
+    /// The last has left it, and it is being given back.
+    var isClosed = false
     init(_ monitor: SharedMonitor, _ sharing: MonitorSharing) {
       self.monitor = monitor
       self.sharing = sharing
@@ -53,7 +55,8 @@ final class SharedSessions {
 
   /// Takes a place.
   func open() async throws(MachineError) -> Opening {
-    let sharing = try await sharing()
+    var sharing = try await sharing()
+    while sharing.isClosed { sharing = try await self.sharing() }
     sharing.users += 1
     do throws(SystemdError) {
       let session = try sharing.sharing.open()
@@ -74,6 +77,7 @@ final class SharedSessions {
   private func leave(_ sharing: Sharing) async {
     sharing.users -= 1
     guard sharing.users == 0 else { return }
+    sharing.isClosed = true
     if current === sharing { current = nil }
     do {
       try await machine.closeSharedMonitor(sharing.monitor)
@@ -99,7 +103,16 @@ final class SharedSessions {
 
   private func make() async throws(MachineError) -> Sharing {
     let monitor = try await machine.openSharedMonitor()
-    let sharing = MonitorSharing(greeting: monitor.greeting, tellsPlaces: monitor.tellsPlaces) { text, descriptors, reply in
+    let answer = Promise<Result<[UInt8], QMPError>>()
+    monitor.submit(QEMUParser.question) { answer.fulfil($0) }
+    let parser: QEMUParser
+    do throws(QMPError) {
+      parser = QEMUParser(answering: try await answer.value.get())
+    } catch {
+      try? await machine.closeSharedMonitor(monitor)
+      throw .qmp(error)
+    }
+    let sharing = MonitorSharing(greeting: monitor.greeting, parser: parser) { text, descriptors, reply in
       monitor.submit(text, descriptors: descriptors) { reply(try? $0.get()) }
     }
     let made = Sharing(monitor, sharing)

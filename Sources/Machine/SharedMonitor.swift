@@ -20,8 +20,6 @@ public final class SharedMonitor {
   public let kind: Kind
   /// QEMU's greeting, without its line end.
   public var greeting: [UInt8] { client.greetingText }
-  /// Whether QEMU tells line and column in what it says of malformed input. Found out by asking.
-  public let tellsPlaces: Bool
   /// Called with each event of QEMU, as it came, in its place between the replies.
   public var onEvent: (([UInt8]) -> Void)?
   /// Fulfilled when there will be no more of it.
@@ -31,15 +29,10 @@ public final class SharedMonitor {
   /// The subscription for the control monitor's events.
   var subscription: Int?
 
-  init(_ kind: Kind, _ client: QMPClient) async throws(QMPError) {
+  init(_ kind: Kind, _ client: QMPClient) {
     self.kind = kind
     self.client = client
     client.keepsEventText = true
-    let answer = Promise<Result<[UInt8], QMPError>>()
-    // No command, and the reset of QEMU's parser, which is at rest. The reply says how this QEMU complains.
-    client.submit([0xFF]) { answer.fulfil($0) }
-    let complaint = String(decoding: try await answer.value.get(), as: UTF8.self)
-    tellsPlaces = !complaint.contains(#""desc": "JSON parse error"#)
   }
 
   /// Sends a command that is whole; see ``QMPClient/submit(_:descriptors:reply:)``.
@@ -67,16 +60,12 @@ extension Machine {
   public func openSharedMonitor() async throws(MachineError) -> SharedMonitor {
     if try await canAddMonitors() { return try await addSharedMonitor() }
     guard control.isResponding else { throw .qmp(.timedOut) }
-    do throws(QMPError) {
-      if let spareSocket, let spare = try await connect(spareSocket) { return spare }
-      let shared = try await SharedMonitor(.control, control.sharedClient)
-      shared.subscription = subscribe { [weak shared] event in
-        if !event.text.isEmpty { shared?.onEvent?(event.text) }
-      }
-      return shared
-    } catch {
-      throw .qmp(error)
+    if let spareSocket, let spare = await connect(spareSocket) { return spare }
+    let shared = SharedMonitor(.control, control.sharedClient)
+    shared.subscription = subscribe { [weak shared] event in
+      if !event.text.isEmpty { shared?.onEvent?(event.text) }
     }
+    return shared
   }
 
   private func addSharedMonitor() async throws(MachineError) -> SharedMonitor {
@@ -85,7 +74,7 @@ extension Machine {
     do {
       let client = try QMPClient(added.takeSocket())
       _ = try await client.negotiate()
-      let shared = try await SharedMonitor(.added(id: id), client)
+      let shared = SharedMonitor(.added(id: id), client)
       client.onEvent = { [weak shared] event in shared?.onEvent?(event.text) }
       control.sharedID = id
       return shared
@@ -98,11 +87,11 @@ extension Machine {
   /// How long a spare monitor may take to greet. Then it has another client, or is none.
   private static let greetingLimit = Duration.seconds(2)
 
-  private func connect(_ socket: FilePath) async throws(QMPError) -> SharedMonitor? {
+  private func connect(_ socket: FilePath) async -> SharedMonitor? {
     do {
       let client = try QMPClient(connectingTo: socket)
       _ = try await client.negotiate(within: Self.greetingLimit)
-      let shared = try await SharedMonitor(.spare(socket: socket.string), client)
+      let shared = SharedMonitor(.spare(socket: socket.string), client)
       client.onEvent = { [weak shared] event in shared?.onEvent?(event.text) }
       return shared
     } catch {

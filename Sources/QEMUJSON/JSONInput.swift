@@ -18,6 +18,14 @@ package struct JSONInput {
     case compact
   }
 
+  /// How tokens become values.
+  package enum Assembly {
+    /// Each is looked at as it comes. After a complaint the rest of the value is passed over (QEMU 11.1).
+    case incremental
+    /// Once there are as many closing brackets as opening ones, or too many. After a complaint the next token begins anew (QEMU 7.2).
+    case whole
+  }
+
   private static let mostTokens = 2 << 20
   private static let deepest = 1024
   /// QEMU's limit for the bytes of a value's tokens.
@@ -26,6 +34,9 @@ package struct JSONInput {
   /// How many bytes the tokens of a value may have.
   private let longestValue: Int
   private let keptText: KeptText
+  private let assembly: Assembly
+  /// The tokens of the value under way, if they are put together at its end.
+  private var collected: [JSONToken] = []
 
   private var lexer: JSONLexer
   private var parser = JSONParser()
@@ -42,8 +53,12 @@ package struct JSONInput {
 
   /// - Parameters:
   ///   - longestValue: how many bytes the tokens of a value may have together.
+  ///   - assembly: how tokens become values.
   ///   - keptText: what ``lastText`` is to be.
-  package init(longestValue: Int = Self.longestValue, keeping keptText: KeptText = .asItCame(atMost: 65536)) {
+  package init(
+    longestValue: Int = Self.longestValue, assembly: Assembly = .incremental, keeping keptText: KeptText = .asItCame(atMost: 65536)
+  ) {
+    self.assembly = assembly
     self.longestValue = longestValue
     self.keptText = keptText
     lexer = JSONLexer(longestToken: longestValue)
@@ -77,6 +92,7 @@ package struct JSONInput {
       if braces < 0 || brackets < 0 || (braces == 0 && brackets == 0) || token.kind == .stray { startOver() }
     }
     guard !isRecovering else { return nil }
+    if assembly == .whole { return collect(token) }
     do throws(JSONParser.Fault) {
       if tokenBytes > longestValue || token.kind == .oversized { return complain("JSON token size limit exceeded") }
       if tokens > Self.mostTokens { return complain("JSON token count limit exceeded") }
@@ -86,11 +102,38 @@ package struct JSONInput {
       lastText = text
       return .value(value)
     } catch {
-      // QEMU formats the reason in a buffer of 1024 bytes.
-      let reason = printable(Array(modifiedUTF8(error.reason).prefix(1023)))
-      return complain("\(token.place): JSON parse error, \(reason)")
+      return complain("\(token.place): JSON parse error, \(Self.cut(error.reason))")
     }
   }
+
+  private mutating func collect(_ token: JSONToken) -> Outcome? {
+    var complaint: String?
+    if token.kind == .stray {
+      complaint = "\(token.place): JSON parse error, stray '\(printable(token.bytes))'"
+    } else if tokenBytes > longestValue || token.kind == .oversized {
+      complaint = "JSON token size limit exceeded"
+    } else if tokens > Self.mostTokens {
+      complaint = "JSON token count limit exceeded"
+    } else if braces + brackets > Self.deepest {
+      complaint = "JSON nesting depth limit exceeded"
+    }
+    if let complaint {
+      startOver()
+      return .malformed(complaint)
+    }
+    collected.append(token)
+    if braces > 0 || brackets > 0, braces >= 0, brackets >= 0 { return nil }
+    do throws(JSONTokenTree.Fault) {
+      let value = try JSONTokenTree.value(of: collected)
+      lastText = text
+      return .value(value)
+    } catch {
+      return .malformed("\(error.place): JSON parse error, \(Self.cut(error.reason))")
+    }
+  }
+
+  /// QEMU formats the reason in a buffer of 1024 bytes.
+  private static func cut(_ reason: String) -> String { printable(Array(modifiedUTF8(reason).prefix(1023))) }
 
   private mutating func complain(_ reason: String) -> Outcome {
     isRecovering = true
@@ -104,6 +147,7 @@ package struct JSONInput {
     tokens = 0
     tokenBytes = 0
     text = []
+    collected = []
     parser.reset()
   }
 }

@@ -259,10 +259,8 @@ public final class QMPClient {
     guard pending.first?.forward != nil, !message.starts(with: #"{"timestamp""#.utf8), !message.starts(with: #"{"QMP""#.utf8) else {
       return false
     }
-    return probes.allSatisfy { probe in
-      let id = Array(probe.id.utf8)
-      return memmem(message.baseAddress!, message.count, id, id.count) == nil
-    }
+    guard let start = message.baseAddress else { return false }
+    return probes.allSatisfy { memmem(start, message.count, $0.id, $0.id.utf8.count) == nil }
   }
 
   /// Ends the connection; calls in flight fail.

@@ -11,26 +11,26 @@ public final class MonitorSharing {
   /// Sends a command to QEMU; the reply comes without its line end, nil if there will be none.
   public typealias Submit = @EventLoopActor (_ text: [UInt8], _ descriptors: [CInt], _ reply: @escaping ([UInt8]?) -> Void) -> Void
 
-  /// How many commands QEMU has at once. With one it would wait for us between two; more than two make nothing faster.
-  private static let mostInFlight = 4
-  /// How many of them may be of one session.
-  private static let mostOfOne = 2
+  /// How many commands QEMU has at once, which may all be of one session if no other has any. With one, QEMU would wait for us between
+  /// two; with more than two (measured up to 16) nothing gets faster, and whoever comes next waits longer.
+  private static let mostInFlight = 2
 
   private let greeting: [UInt8]
-  private let tellsPlaces: Bool
+  private let parser: QEMUParser
   private let submit: Submit
   private var sessions: [ObjectIdentifier: SharedEndpoint] = [:]
   /// Those that may have a command to send, in the order of their turns.
   private var turns: Deque<SharedEndpoint> = []
   private var inFlight = 0
   private var isPumping = false
+  private var hasEnded = false
 
   /// - Parameters:
   ///   - greeting: QEMU's own, without its line end.
-  ///   - tellsPlaces: whether this QEMU's complaints of malformed input tell line and column.
-  public init(greeting: [UInt8], tellsPlaces: Bool, submit: @escaping Submit) {
+  ///   - parser: how this QEMU's parser answers what is malformed.
+  public init(greeting: [UInt8], parser: QEMUParser, submit: @escaping Submit) {
     self.greeting = greeting
-    self.tellsPlaces = tellsPlaces
+    self.parser = parser
     self.submit = submit
   }
 
@@ -39,7 +39,7 @@ public final class MonitorSharing {
   /// - Returns: the client's end of what behaves as a monitor, and a handle on the other.
   public func open() throws(SystemdError) -> SharedMonitorSession {
     let pair = try SocketPair()
-    let state = SharedSession(greeting: greeting, tellsPlaces: tellsPlaces, mostInFlight: Self.mostOfOne)
+    let state = SharedSession(greeting: greeting, parser: parser, mostInFlight: Self.mostInFlight)
     let endpoint = try SharedEndpoint(pair.theirs.duplicate(), state)
     let client = pair.takeOurs()
     client.limitSendBuffer(to: SharedEndpoint.chunk)
@@ -53,6 +53,7 @@ public final class MonitorSharing {
       if let endpoint { self?.sessions[ObjectIdentifier(endpoint)] = nil }
     }
     endpoint.start()
+    if hasEnded { endpoint.end() }
     return SharedMonitorSession(socket: client, endpoint: endpoint)
   }
 
@@ -63,6 +64,7 @@ public final class MonitorSharing {
 
   /// Ends all sessions, as QEMU's end does: each client gets what has come for it, and the end of file.
   public func end() {
+    hasEnded = true
     for endpoint in sessions.values { endpoint.end() }
   }
 

@@ -16,11 +16,13 @@ struct SharedInput {
     case complaint(String)
   }
 
-  /// Whether complaints tell line and column, which QEMU 7.2 does not.
-  let tellsPlaces: Bool
-  private var input = JSONInput(longestValue: longestCommand, keeping: .compact)
+  private let tellsPlaces: Bool
+  private var input: JSONInput
 
-  init(tellsPlaces: Bool) { self.tellsPlaces = tellsPlaces }
+  init(like parser: QEMUParser) {
+    tellsPlaces = parser.tellsPlaces
+    input = JSONInput(longestValue: Self.longestCommand, assembly: parser.complainsEarly ? .incremental : .whole, keeping: .compact)
+  }
 
   /// Takes in bytes, and appends what they complete.
   mutating func consume(_ bytes: UnsafeRawBufferPointer, into requests: inout [Request]) {
@@ -43,6 +45,25 @@ struct SharedInput {
   private static func withoutPlace(_ reason: String) -> String {
     guard let start = reason.firstRange(of: "JSON parse error,")?.lowerBound, reason[..<start].hasSuffix(": ") else { return reason }
     return String(reason[start...])
+  }
+}
+
+/// How a QEMU's parser answers what is malformed. It is found out by asking, for distributions carry patches.
+public struct QEMUParser: Sendable {
+  /// Its complaints tell line and column.
+  let tellsPlaces: Bool
+  /// It complains of the first token that cannot stand where it does, and passes over what belongs to it. Otherwise it looks at
+  /// what it has when the brackets are balanced.
+  let complainsEarly: Bool
+
+  /// What to ask: it gets one complaint from every QEMU, and leaves the parser at rest.
+  public static let question = Array("{]".utf8)
+
+  /// - Parameter answer: the reply to ``question``.
+  public init(answering answer: [UInt8]) {
+    let text = String(decoding: answer, as: UTF8.self)
+    tellsPlaces = !text.contains(#""desc": "JSON parse error"#)
+    complainsEarly = text.contains("expecting key")
   }
 }
 

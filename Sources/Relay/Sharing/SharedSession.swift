@@ -44,10 +44,10 @@ struct SharedSession {
 
   /// - Parameters:
   ///   - greeting: QEMU's own, without a line end.
-  ///   - tellsPlaces: whether this QEMU's complaints of malformed input tell line and column.
+  ///   - parser: how this QEMU's parser answers what is malformed.
   ///   - mostInFlight: how many commands of this client QEMU may have at once.
-  init(greeting: [UInt8], tellsPlaces: Bool, mostInFlight: Int) {
-    input = SharedInput(tellsPlaces: tellsPlaces)
+  init(greeting: [UInt8], parser: QEMUParser, mostInFlight: Int) {
+    input = SharedInput(like: parser)
     self.mostInFlight = mostInFlight
     deliver(sharedGreeting(greeting))
   }
