@@ -51,13 +51,17 @@ let package = Package(
     .target(name: "QAPI", dependencies: ["SystemdEvent", "SystemdJSON"]),
     .target(
       name: "Relay",
-      dependencies: ["SystemdEvent", "SystemdJSON", .product(name: "SystemPackage", package: "swift-system")]),
+      dependencies: [
+        "QEMUJSON", "SystemdEvent", "SystemdJSON",
+        .product(name: "DequeModule", package: "swift-collections"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ]),
     // QEMU's side of QMP, for tests and for those who write clients. It shares no code with our own client, whose mistakes it would
-    // make too.
+    // make too, but JSON as QEMU has it, which is held against QEMU itself.
     .target(
       name: "Simulator",
       dependencies: [
-        "SystemdEvent",
+        "QEMUJSON", "SystemdEvent",
         .product(name: "DequeModule", package: "swift-collections"),
         .product(name: "OrderedCollections", package: "swift-collections"),
         .product(name: "SystemPackage", package: "swift-system"),
@@ -82,6 +86,8 @@ let package = Package(
         .product(name: "DequeModule", package: "swift-collections"),
         .product(name: "SystemPackage", package: "swift-system"),
       ]),
+    // JSON with all of QEMU's extensions and peculiarities, and its words for what it does not accept.
+    .target(name: "QEMUJSON"),
     .target(name: "SystemdJSON", dependencies: ["SystemdEvent", "CSystemd"]),
     .target(
       // What is generated is for people to read; the daemon makes its own.
@@ -98,27 +104,28 @@ let package = Package(
     .target(
       name: "TestSupport",
       dependencies: [
-        "Simulator", "SystemdEvent", .product(name: "Subprocess", package: "swift-subprocess"),
+        "QEMUJSON", "Simulator", "SystemdEvent", .product(name: "Subprocess", package: "swift-subprocess"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       path: "Tests/TestSupport"),
     .testTarget(name: "SystemdEventTests", dependencies: ["SystemdEvent", "TestSupport"]),
     .testTarget(name: "SystemdJSONTests", dependencies: ["SystemdJSON", "TestSupport"]),
-    .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "qmp-simulator", "TestSupport"]),
+    .testTarget(name: "SimulatorTests", dependencies: ["QEMUJSON", "Simulator", "qmp-simulator", "TestSupport"]),
     .testTarget(name: "QMPTests", dependencies: ["QMP", "TestSupport"]),
     .testTarget(
       name: "QAPITests",
       dependencies: [
         "QAPI", "Varlink", "SystemdEvent", "SystemdJSON", "TestSupport", .product(name: "SystemPackage", package: "swift-system"),
       ]),
-    .testTarget(name: "RelayTests", dependencies: ["Relay", "TestSupport"]),
+    .testTarget(name: "RelayTests", dependencies: ["QEMUJSON", "Relay", "TestSupport"]),
     .testTarget(name: "VarlinkTests", dependencies: ["Varlink", "Interfaces", "TestSupport"]),
     .testTarget(name: "MachineTests", dependencies: ["Machine", "TestSupport"]),
     .testTarget(name: "DaemonTests", dependencies: ["qmp-varlinkd", "Bridge", "Varlink", "TestSupport"]),
     .testTarget(
       name: "IntegrationTests",
       dependencies: [
-        "Bridge", "Varlink", "TestSupport", "SystemdEvent", "SystemdJSON", .product(name: "SystemPackage", package: "swift-system"),
+        "Bridge", "QEMUJSON", "Varlink", "TestSupport", "SystemdEvent", "SystemdJSON",
+        .product(name: "SystemPackage", package: "swift-system"),
       ],
       resources: [.copy("Clients")]),
   ],

@@ -113,7 +113,7 @@ public final class AddedMonitors {
       }
       return try await monitor.removal.value.get()
     }
-    if let session = sessions.session(id) {
+    if let session = sessions.session(id), session.mode == .own {
       session.relay.stop(because: reason)
       _ = await session.ended.value
       return
@@ -200,7 +200,7 @@ public final class AddedMonitors {
     if let monitor = all.first(where: { $0.id == session.id }) {
       // What follows its end is published when it is known.
       if change != .closed { publish(.changed, monitor.description) }
-    } else if session.isUpgraded {
+    } else if session.isUpgraded, session.mode == .own {
       publish(change == .opened ? .added : change == .closed ? .removed : .changed, description(of: session))
     }
   }

@@ -10,7 +10,10 @@ public enum QemuMachineInstanceService {
     try server.bind("io.systemd.QemuMachineInstance.AcquireQMP", .upgrade) { call in
       let named = call.parameters["access"]?.string
       guard let access = named.map({ Access(rawValue: $0) }) ?? .full else { throw VarlinkError.invalidParameter("access") }
-      try await sessions.open(call, access: access)
+      let wanted = call.parameters["mode"]?.string
+      let mode = wanted.flatMap { SessionMode(rawValue: $0) }
+      if wanted != nil, mode == nil { throw VarlinkError.invalidParameter("mode") }
+      try await sessions.open(call, access: access, mode: mode)
       return nil
     }
   }

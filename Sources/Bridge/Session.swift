@@ -11,29 +11,41 @@ enum Access: String, Sendable {
   case full, query
 }
 
+/// How a session gets at QEMU; `io.systemd.QemuMachineInstance.SessionMode`.
+enum SessionMode: String, Sendable {
+  case own, shared
+}
+
 /// One upgraded session: who has it, and the relay that carries it.
 @EventLoopActor
 final class Session {
-  /// Also the id of its monitor.
+  /// Also the id of its monitor, if that is its own.
   let id: String
   let access: Access
   let peer: PeerCredentials
   let relay: Relay
   /// Whether the client came by an upgrade; otherwise it connected to a monitor that was added.
   let isUpgraded: Bool
+  /// Its place on the shared monitor; nil for one with a monitor of its own.
+  let place: SharedSessions.Place?
   /// Fulfilled when the monitor is removed, or gone, and the client has what it is owed.
   let ended = Promise<Relay.End>()
   /// The name of the client's process. Looked up when it is first asked for: no greeting waits for that.
   private(set) lazy var command = peer.process.flatMap { Self.commandName(of: $0) }
   private let since = EventLoop.shared.wallClock
 
-  init(id: String, access: Access, peer: PeerCredentials, isUpgraded: Bool, relay: Relay) {
+  init(id: String, access: Access, peer: PeerCredentials, isUpgraded: Bool, place: SharedSessions.Place?, relay: Relay) {
     self.id = id
+    self.place = place
     self.isUpgraded = isUpgraded
     self.access = access
     self.peer = peer
     self.relay = relay
   }
+
+  var mode: SessionMode { place == nil ? .own : .shared }
+  /// The monitor that was added for it, or for it and others.
+  var monitor: String? { if let place { place.monitor } else { id } }
 
   private var isAnnounced = false
 
@@ -41,7 +53,9 @@ final class Session {
   func announce(_ logger: Logger) {
     guard !isAnnounced else { return }
     isAnnounced = true
-    var metadata: Logger.Metadata = ["uid": "\(peer.user ?? .max)", "pid": "\(peer.process ?? 0)", "access": "\(access)"]
+    var metadata: Logger.Metadata = [
+      "uid": "\(peer.user ?? .max)", "pid": "\(peer.process ?? 0)", "access": "\(access)", "mode": "\(mode)",
+    ]
     if let command { metadata["command"] = "\(command)" }
     logger.info("session opened", metadata: metadata)
   }
@@ -57,8 +71,9 @@ final class Session {
         "uid": peer.user.map { .integer($0) }, "gid": peer.group.map { .integer($0) }, "pid": peer.process.map { .integer($0) },
         "command": command.map { .string($0) },
       ]),
-      "monitor": .string(id),
-      "chardev": .string(Monitors.chardev(of: id)),
+      "mode": .string(mode.rawValue),
+      "monitor": monitor.map { .string($0) },
+      "chardev": monitor.map { .string(Monitors.chardev(of: $0)) },
       "sinceUSec": .integer(since),
       "idleUSec": .integer(idle.components.seconds * 1_000_000 + idle.components.attoseconds / 1_000_000_000_000),
       "bytesIn": .integer(statistics.bytesFromClient),

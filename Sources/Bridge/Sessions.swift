@@ -30,6 +30,8 @@ public final class Sessions {
 
   private let machine: Machine
   private let limits: Limits
+  private let shared: SharedSessions
+  private var sharedCounter = 0
   private let logger: Logger
   /// Those that are open, in the order in which they were opened.
   private(set) var all: [Session] = []
@@ -46,12 +48,15 @@ public final class Sessions {
   public init(machine: Machine, limits: Limits = Limits(), logger: Logger) {
     self.machine = machine
     self.limits = limits
+    shared = SharedSessions(machine: machine, logger: logger)
     self.logger = logger
   }
 
-  /// Makes a monitor for the caller and turns the connection over to it. Returns when the session has begun; it ends by
-  /// itself.
-  func open(_ call: VarlinkCall, access: Access) async throws {
+  /// Turns the connection over to a monitor. Returns when the session has begun; it ends by itself.
+  ///
+  /// - Parameter mode: whose monitor; nil for one of the caller's own where QEMU can add monitors.
+  /// - Throws: ``MachineError/notSupported(_:)`` for a monitor of one's own where it cannot.
+  func open(_ call: VarlinkCall, access: Access, mode: SessionMode?) async throws {
     let user = call.peer.user
     try checkLimits(user)
     opening.append(user)
@@ -60,6 +65,7 @@ public final class Sessions {
       checkEmpty()
     }
 
+    if try await isShared(mode) { return try await openShared(call, access) }
     // Before the session is there that might delete the other one.
     await machine.keepSpareMonitor()
     let added = try await machine.monitors.add()
@@ -76,6 +82,40 @@ public final class Sessions {
     if let failure { throw failure }
   }
 
+  private func isShared(_ mode: SessionMode?) async throws(MachineError) -> Bool {
+    switch mode {
+    case .own:
+      guard try await machine.canAddMonitors() else {
+        throw .notSupported("this QEMU cannot add monitors while it runs (QEMU 11.1 can): there are only sessions that share one")
+      }
+      return false
+    case .shared: return true
+    case nil: if shared.isOnlyWay { return true } else { return try await !machine.canAddMonitors() }
+    }
+  }
+
+  private func openShared(_ call: VarlinkCall, _ access: Access) async throws {
+    sharedCounter += 1
+    let id = "shared-\(sharedCounter)"
+    if try await machine.canAddMonitors() { await machine.keepSpareMonitor() }
+    let opening = try await shared.open()
+    let place = opening.place
+    var client: (input: CInt, output: CInt)?
+    var failure: (any Error)?
+    do {
+      client = try await call.upgrade(.object(["id": .string(id)]))?.take()
+    } catch {
+      failure = error
+    }
+    do {
+      try begin(id, access: access, peer: call.peer, isUpgraded: true, place: place, client: client, monitor: opening.takeSocket())
+    } catch {
+      await shared.close(place)
+      throw error
+    }
+    if let failure { throw failure }
+  }
+
   /// Connects a client to a monitor that was added for whoever comes.
   func open(_ id: String, client: consuming OwnedDescriptor, monitor: consuming OwnedDescriptor) async throws(SystemdError) -> Session {
     await machine.keepSpareMonitor()
@@ -87,8 +127,8 @@ public final class Sessions {
 
   @discardableResult
   private func begin(
-    _ id: String, access: Access, peer: PeerCredentials, isUpgraded: Bool, client: (input: CInt, output: CInt)?,
-    monitor: consuming OwnedDescriptor
+    _ id: String, access: Access, peer: PeerCredentials, isUpgraded: Bool, place: SharedSessions.Place? = nil,
+    client: (input: CInt, output: CInt)?, monitor: consuming OwnedDescriptor
   ) throws(SystemdError) -> Session {
     var options = Relay.Options()
     options.unreadLimit = limits.unread
@@ -97,11 +137,11 @@ public final class Sessions {
     do {
       relay = try Relay(client: client, monitor: monitor, options: options)
     } catch {
-      // Nothing has been written to the monitor, so it is at rest.
-      startTask { await self.removeMonitor(id, self.logger) }
+      // Nothing has been written to the monitor, so it is at rest. A place on a shared one is given back by who took it.
+      if place == nil { startTask { await self.removeMonitor(id, self.logger) } }
       throw error
     }
-    let session = Session(id: id, access: access, peer: peer, isUpgraded: isUpgraded, relay: relay)
+    let session = Session(id: id, access: access, peer: peer, isUpgraded: isUpgraded, place: place, relay: relay)
     begin(session)
     return session
   }
@@ -128,9 +168,11 @@ public final class Sessions {
     all.append(session)
     session.relay.onStateChange = { [weak self, weak session] in
       guard let self, let session else { return }
+      // The rest of what it sent is for nobody; a monitor of its own QEMU empties by itself.
+      if session.relay.clientIsGone { session.place?.endpoint.abandon() }
       if session.relay.state == .stuck {
         logger.warning("a command does not come back; the session waits for it", metadata: ["session": "\(session.id)"])
-        startTask { [machine] in await machine.examineMonitor(session.id) }
+        if let monitor = session.monitor { startTask { [machine] in await machine.examineMonitor(monitor) } }
       }
       self.publish(.changed, session)
     }
@@ -152,7 +194,13 @@ public final class Sessions {
     let end = await relay.drained.value
     whenIdle.cancel()
     session.announce(logger)
-    if end == .drained {
+    if let place = session.place {
+      startTask {
+        await self.shared.close(place)
+        removed.fulfil()
+      }
+      _ = await removed.value(within: Self.removalShown)
+    } else if end == .drained {
       startTask {
         await self.removeMonitor(session.id, logger)
         removed.fulfil()

@@ -47,8 +47,12 @@ final class ControlMonitor {
   var hasSpare: Bool { spare != nil }
   /// The id of the monitor for what QEMU executes out of band, while there is one.
   var outOfBandID: String?
-  /// The ids of the control monitor, if it is one of ours, of the spare one, and of the one for out-of-band commands.
-  var ids: [String] { [id, spare?.id, outOfBandID].compactMap { $0 } }
+  /// The id of the monitor that sessions share, while there is one.
+  var sharedID: String?
+  /// The ids of the control monitor, if it is one of ours, of the spare one, of the one for out-of-band commands and of the shared one.
+  var ids: [String] { [id, spare?.id, outOfBandID, sharedID].compactMap { $0 } }
+  /// The connection itself, for sessions that share it. Without monitors that can be added there is no spare one, and it stays this.
+  var sharedClient: QMPClient { client }
 
   @discardableResult
   func execute(_ command: String, _ arguments: JSONVariant? = nil) async throws(QMPError) -> JSONVariant {

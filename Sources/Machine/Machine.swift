@@ -27,10 +27,12 @@ public final class Machine {
 
   /// The programs that serve its devices; they end when QEMU does.
   private let programs: [DeviceProgram]
+  /// The socket of a QMP server that this machine's QEMU has beside ours and that nobody used, for sessions that share it.
+  var spareSocket: FilePath?
   let control: ControlMonitor
   let outOfBand: OutOfBandMonitor
   private let statusQuery: SharedQuery<Result<Status, MachineError>>
-  private let logger: Logger
+  let logger: Logger
   private var spareInTheMaking: Promise<Void>?
   private var wantsSpare = false
   private var subscribers: [Int: (QMPEvent) -> Void] = [:]
@@ -79,6 +81,7 @@ public final class Machine {
         name: name, client: control, clientID: nil, clientSocket: address, responseLimit: responseLimit, greeting: greeting,
         process: nil, logger: logger)
       try await machine.monitors.continueNumbering()
+      machine.spareSocket = try await machine.monitors.findSpareSocket()
       startTask {
         do { try await machine.monitors.removeStrays() } catch { logger.warning("could not remove what another daemon left: \(error)") }
       }

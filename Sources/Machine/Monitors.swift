@@ -228,6 +228,15 @@ public final class Monitors {
     }
   }
 
+  /// Where a QEMU that cannot add monitors listens with one that nobody is connected to. One of its `-qmp` options, most likely; what
+  /// it serves there shows when it greets.
+  func findSpareSocket() async throws(QMPError) -> FilePath? {
+    guard try await knownDialect() == nil else { return nil }
+    return try await listChardevs().first { chardev in
+      chardev.id.hasPrefix("compat_monitor") && chardev.isDisconnected && chardev.listensAt != controlSocket && chardev.listensAt != nil
+    }?.listensAt
+  }
+
   /// The monitor of that id, if it may be removed.
   ///
   /// - Throws: ``MachineError/monitor(_:)`` with the reason if not. The rules are the same for every QEMU.

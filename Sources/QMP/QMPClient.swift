@@ -272,15 +272,11 @@ public final class QMPClient {
   /// Whether a message is the reply to a command that was submitted as text. Told by how it begins: what an id of that command's
   /// comes back as need not even be JSON.
   private func isForwarded(_ message: UnsafeBufferPointer<UInt8>) -> Bool {
-    guard let start = message.baseAddress, pending.first?.forward != nil, !message.starts(with: #"{"timestamp""#.utf8),
-      !message.starts(with: #"{"QMP""#.utf8)
-    else {
+    guard pending.first?.forward != nil, !message.starts(with: #"{"timestamp""#.utf8), !message.starts(with: #"{"QMP""#.utf8) else {
       return false
     }
-    return probes.allSatisfy { probe in
-      let id = Array(probe.id.utf8)
-      return memmem(start, message.count, id, id.count) == nil
-    }
+    guard let start = message.baseAddress else { return false }
+    return probes.allSatisfy { memmem(start, message.count, $0.id, $0.id.utf8.count) == nil }
   }
 
   /// Ends the connection; calls in flight fail.

@@ -1,3 +1,4 @@
+import QEMUJSON
 import SystemdEvent
 
 /// Holds back events that come too often, as QEMU does: of some kinds the first is sent at once and then the last one a second.

@@ -1,4 +1,5 @@
 import DequeModule
+import QEMUJSON
 
 /// Replies that were written down before: one JSON object a line, `#` begins a comment, empty lines count for nothing.
 ///

@@ -1,5 +1,6 @@
 import DequeModule
 import OrderedCollections
+public import QEMUJSON
 public import SystemdEvent
 public import SystemPackage
 

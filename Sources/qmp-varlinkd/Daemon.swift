@@ -189,6 +189,7 @@ final class Daemon {
     // Beside the rest, and a moment later: QEMU takes some 50 ms to describe itself, and who waited for READY is about to call.
     startTask { [logger] in
       _ = await Promise<Void>().value(within: Self.firstCalls)
+      if let modes = try? await machine.sessionModes() { logger.info("\(modes)") }
       let isServed = await QMPService.add(to: server, machine: machine, logger: logger)
       ServiceManager.status("Serving \(status), \(isServed ? "with" : "without") \(QMPService.name)")
     }
@@ -217,7 +218,7 @@ final class Daemon {
     var limits = VarlinkServer.Limits()
     var descriptors = rlimit()
     guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &descriptors) == 0 else { return limits }
-    let left = Int(clamping: descriptors.rlim_cur) - 3 * sessionLimits.total - 4 * options.maxMonitors - 64
+    let left = Int(clamping: descriptors.rlim_cur) - 5 * sessionLimits.total - 4 * options.maxMonitors - 64
     limits.connections = UInt32(max(16, min(Int(limits.connections), left)))
     limits.connectionsPerUser = min(limits.connectionsPerUser, limits.connections)
     return limits

@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import QEMUJSON
 import SystemPackage
 import SystemdEvent
 import TestSupport

@@ -1,3 +1,4 @@
+@testable import QEMUJSON
 import TestSupport
 import Testing
 

@@ -1,3 +1,4 @@
+import QEMUJSON
 import Simulator
 import SystemdEvent
 import TestSupport

@@ -1,3 +1,4 @@
+import QEMUJSON
 import SystemdEvent
 
 /// Reads the members of an object as QAPI's visitor does, and complains in its words.

@@ -1,3 +1,4 @@
+import QEMUJSON
 import SystemdEvent
 
 /// What one command takes and does.

@@ -1,3 +1,4 @@
+import QEMUJSON
 import SystemdEvent
 
 extension Command {

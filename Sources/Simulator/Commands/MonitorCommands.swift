@@ -1,4 +1,5 @@
 import OrderedCollections
+import QEMUJSON
 import SystemdEvent
 
 extension Command {

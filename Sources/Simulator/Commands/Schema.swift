@@ -1,3 +1,4 @@
+import QEMUJSON
 import SystemdEvent
 
 /// Makes the reply to query-qmp-schema: what the simulator has, in QEMU's form, and so much more that the reply is as long as a real

@@ -1,3 +1,4 @@
+import QEMUJSON
 import SystemdEvent
 
 /// QEMU's one dispatcher: it executes in-band commands one at a time, over all monitors, taking one from each in turn. It goes on

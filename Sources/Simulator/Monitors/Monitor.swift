@@ -1,4 +1,5 @@
 import DequeModule
+import QEMUJSON
 import SystemdEvent
 
 /// A monitor: the data model of the monitor-hotplug series, and what one QMP connection is at.

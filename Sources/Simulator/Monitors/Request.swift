@@ -1,3 +1,4 @@
+import QEMUJSON
 import SystemdEvent
 
 /// One thing that a client sent and that gets a reply.

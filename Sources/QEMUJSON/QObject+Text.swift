@@ -5,7 +5,7 @@ extension QObject {
   public var text: String { String(decoding: encoded(pretty: false), as: UTF8.self) }
 
   /// The same as bytes; `pretty` puts each member and element on a line of its own, as `pretty=on` of a monitor does.
-  func encoded(pretty: Bool) -> [UInt8] {
+  package func encoded(pretty: Bool) -> [UInt8] {
     var output = JSONOutput(isPretty: pretty)
     output.write(self)
     return output.bytes

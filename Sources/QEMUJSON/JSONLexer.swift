@@ -1,31 +1,31 @@
 /// What QEMU's lexer cuts its input into.
-struct JSONToken {
-  enum Kind {
+package struct JSONToken {
+  package enum Kind {
     case openBrace, closeBrace, openBracket, closeBracket, colon, comma, string, integer, float, keyword
     /// Bytes that begin no token, up to the one that shows it.
     case stray
     /// More bytes than a token may have.
     case oversized
   }
-  let kind: Kind
-  let bytes: [UInt8]
+  package let kind: Kind
+  package let bytes: [UInt8]
   /// Where it begins, as QEMU tells it in its messages.
-  let place: TextPlace
+  package let place: TextPlace
 }
 
 /// A line and a column, from 1.
-struct TextPlace: Equatable, CustomStringConvertible {
-  let line: Int
-  let column: Int
-  var description: String { "\(line):\(column)" }
+package struct TextPlace: Equatable, CustomStringConvertible {
+  package let line: Int
+  package let column: Int
+  package var description: String { "\(line):\(column)" }
 }
 
 /// Cuts input into tokens as QEMU's lexer does, with its extensions (single quotes) and its peculiarities:
 /// - an error ends at the byte that shows it; what follows is skipped up to the next structural character, line end or 0xFE, 0xFF;
 /// - the column of a token that stands right behind a number, a word or skipped bytes is one too high.
-struct JSONLexer {
-  /// The longest token, in bytes; QEMU's limit.
-  static let longestToken = 64 << 20
+package struct JSONLexer {
+  /// The longest token, in bytes.
+  private let longestToken: Int
 
   private enum State {
     case start, skipping
@@ -53,13 +53,15 @@ struct JSONLexer {
   /// Where the token under way begins.
   private var start = TextPlace(line: 1, column: 1)
 
+  package init(longestToken: Int = JSONInput.longestValue) { self.longestToken = longestToken }
+
   /// Whether a token has begun and not ended.
-  var isAmidToken: Bool { !token.isEmpty }
+  package var isAmidToken: Bool { !token.isEmpty }
 
   /// Takes in one byte.
   ///
   /// - Returns: the token that it shows to have ended before, and the one that it ends itself.
-  mutating func feed(_ byte: UInt8) -> (before: JSONToken?, with: JSONToken?) {
+  package mutating func feed(_ byte: UInt8) -> (before: JSONToken?, with: JSONToken?) {
     column += 1
     if byte == UInt8(ascii: "\n") {
       column = 0
@@ -71,7 +73,7 @@ struct JSONLexer {
       case .into(let next):
         token.append(byte)
         state = next
-        return (before, token.count > Self.longestToken ? finish(.oversized) : nil)
+        return (before, token.count > longestToken ? finish(.oversized) : nil)
       case .ends(let kind):
         token.append(byte)
         let ended = finish(kind)

@@ -51,8 +51,18 @@ struct JSONParser {
     switch token.kind {
     case .openBrace: open.append(Container(isObject: true, expects: .keyOrEnd))
     case .openBracket: open.append(Container(isObject: false, expects: .elementOrEnd))
-    case .string: return .string(try Self.string(token.bytes))
-    case .integer, .float: return Self.number(token)
+    default:
+      guard let value = try Self.single(token) else { throw Fault(reason: "expecting value") }
+      return value
+    }
+    return nil
+  }
+
+  /// The value that a token is by itself; nil if it is none.
+  static func single(_ token: JSONToken) throws(Fault) -> QObject? {
+    switch token.kind {
+    case .string: return .string(try string(token.bytes))
+    case .integer, .float: return number(token)
     case .keyword:
       switch String(decoding: token.bytes, as: UTF8.self) {
       case "true": return true
@@ -60,9 +70,8 @@ struct JSONParser {
       case "null": return .null
       case let word: throw Fault(reason: "invalid keyword '\(word)'")
       }
-    default: throw Fault(reason: "expecting value")
+    default: return nil
     }
-    return nil
   }
 
   private mutating func close() throws(Fault) -> QObject? {
