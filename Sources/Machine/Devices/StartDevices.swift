@@ -74,6 +74,14 @@ final class StartDevices {
   /// Whether the firmware is told what to boot: a kernel that is booted directly comes before all else.
   var hasBootOrder: Bool { configuration.image != nil && configuration.kernel == nil }
 
+  /// What resets the machine once. Where a reset is to end QEMU, that is suspended: QEMU looks at it when it is told to reset.
+  var resetCommands: [QMPCommand] {
+    let reset = QMPCommand("system_reset")
+    guard QEMUCommandLine.endsAtReset(configuration.qemuArguments) else { return [reset] }
+    func action(_ value: String) -> QMPCommand { QMPCommand("set-action", .object(["reboot": .string(value)])) }
+    return [action("reset"), reset, action("shutdown")]
+  }
+
   private func addDrives() throws(OptionFailure) {
     if let image = configuration.image {
       try add(
