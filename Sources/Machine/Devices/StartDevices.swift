@@ -206,7 +206,8 @@ final class StartDevices {
   }
 
   private func addStrings() throws(OptionFailure) {
-    for string in configuration.smbiosStrings { try add(string, option: "--smbios11=\(string)") }
+    // They may be secret, and are not repeated.
+    for string in configuration.smbiosStrings { try add(string, option: "--smbios11") }
     var credentials: [(name: String, value: [UInt8], option: String)] = []
     for credential in configuration.credentials {
       switch credential.source {
