@@ -39,8 +39,8 @@ enum UnnamedFile {
   /// O_TMPFILE of open(2), which Glibc's module does not have.
   private static let unnamed: CInt = 0o20_200_000
 
-  /// In memory: for what is small, and for what should not get on a disk.
-  static let memory: FilePath = "/dev/shm"
+  /// The folder for large temporary files, which have nothing secret.
+  static var folder: FilePath { folder { getenv($0).map { String(cString: $0) } } }
 
   /// The folder for large temporary files.
   static var folder: FilePath { FilePath(getenv("TMPDIR").map { String(cString: $0) } ?? "/var/tmp") }
@@ -61,9 +61,9 @@ enum UnnamedFile {
     return OwnedDescriptor(owning: raw)
   }
 
-  /// Makes one in memory that has these bytes.
+  /// Makes one in memory that has these bytes, which may be secret: no disk gets them, unless the host swaps.
   static func make(_ contents: [UInt8]) throws(SystemdError) -> OwnedDescriptor {
-    let file = try make(in: access(memory.string, W_OK) == 0 ? memory : folder)
+    let file = try OwnedDescriptor.inMemory("qmp-varlink")
     try write(contents, to: file, at: 0)
     return file
   }
