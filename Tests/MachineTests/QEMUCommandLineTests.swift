@@ -134,11 +134,11 @@ import Testing
         #"{"driver":"raw","node-name":"qv-code","read-only":true,"file":{"driver":"file","filename":"/f/CODE","read-only":true}}"#,
         "-blockdev",
         #"{"driver":"raw","node-name":"qv-vars","read-only":false,"file":{"driver":"file","filename":"/dev/fd/5","read-only":false}}"#,
-        "-global", "driver=cfi.pflash01,property=secure,value=on", "-chardev", "socket,id=qv-tpm,fd=6", "-tpmdev",
-        "emulator,id=qv-tpm,chardev=qv-tpm", "-device", "tpm-tis,tpmdev=qv-tpm", "-object",
-        "memory-backend-memfd,id=qv-ram,share=on,size=512M",
+        "-global", "driver=cfi.pflash01,property=secure,value=on", "-chardev", "socket,id=qv-.tpm,fd=6", "-tpmdev",
+        "emulator,id=qv-.tpm,chardev=qv-.tpm", "-device", "tpm-tis,tpmdev=qv-.tpm", "-object",
+        "memory-backend-memfd,id=qv-.ram,share=on,size=512M",
       ])
-    #expect(devices.machineArguments == ["-machine", "pflash0=qv-code,pflash1=qv-vars,smm=on,memory-backend=qv-ram"])
+    #expect(devices.machineArguments == ["-machine", "pflash0=qv-code,pflash1=qv-vars,smm=on,memory-backend=qv-.ram"])
   }
 
   @Test("words for the kernel go behind the user's, and nowhere without a kernel") @EventLoopActor
