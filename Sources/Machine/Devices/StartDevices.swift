@@ -183,7 +183,7 @@ final class StartDevices {
     }
     do throws(SystemdError) {
       // To know that it can be read; QEMU maps it itself.
-      _ = try OpenFile.open(descriptor.executable, O_RDONLY)
+      _ = try OpenFile.openRegular(descriptor.executable)
       var variables: OpenFile?
       if let template = descriptor.variables {
         variables = OpenFile(try UnnamedFile.make(try OpenFile.contents(of: template, atMost: Self.largestVariables)))
