@@ -13,3 +13,6 @@
 #include <sys/eventfd.h>
 #include <sys/pidfd.h>
 #include <sys/vfs.h>
+
+// <sys/mman.h> has it for _GNU_SOURCE alone, which glibc's module is built without.
+int memfd_create(const char *name, unsigned int flags);

@@ -79,7 +79,7 @@ extension Machine {
   private static func bringUp(_ control: QMPClient, _ devices: StartDevices, staysStopped: Bool) async throws(MachineError) -> Greeting {
     // The firmware is told the boot order at a reset, of which the last was before the devices came. It happens when QEMU has
     // answered, so what is written next comes after it.
-    let reset = devices.hasBootOrder ? [DeviceAttachment(option: "--image", commands: [QMPCommand("system_reset")])] : []
+    let reset = devices.hasBootOrder ? [DeviceAttachment(option: "--image", commands: devices.resetCommands)] : []
     let attachments = devices.attachments.isEmpty ? [] : devices.attachments + reset
     // The greeting comes before the machine is set up; the reply to any command comes after.
     let commands = attachments.isEmpty ? [QMPCommand("query-status")] : attachments.commands

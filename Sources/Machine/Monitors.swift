@@ -13,6 +13,9 @@ import SystemdJSON
 public final class Monitors {
   /// What the ids of everything that we make in QEMU begin with.
   public nonisolated static let prefix = "qv-"
+  /// What the ids of chardevs and objects begin with that belong to devices. No monitor's id does: those are counted in digits and
+  /// letters, and the chardevs of chosen ids have ``chosenPrefix``.
+  nonisolated static let devicePrefix = prefix + "."
   /// What the ids of chardevs begin with whose monitors have ids that users chose.
   private nonisolated static let chosenPrefix = prefix + "m."
 

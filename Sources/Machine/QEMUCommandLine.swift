@@ -56,6 +56,17 @@ struct QEMUCommandLine {
     lastWords.contains { $0.contains("-run-with") && ($0.contains(endWithParent) || $0.contains("invalid option")) }
   }
 
+  /// Whether QEMU ends instead of resetting the machine, by arguments of the user's; the last of them counts.
+  static func endsAtReset(_ arguments: [String]) -> Bool {
+    var ends = false
+    for (place, argument) in arguments.enumerated() {
+      if argument == "-no-reboot" || argument == "--no-reboot" { ends = true }
+      guard argument == "-action" || argument == "--action", place + 1 < arguments.count else { continue }
+      for setting in arguments[place + 1].split(separator: ",") where setting.hasPrefix("reboot=") { ends = setting == "reboot=shutdown" }
+    }
+    return ends
+  }
+
   /// A comma ends a value in QEMU's option syntax unless it is doubled.
   private static func escaped(_ value: String) -> String {
     value.split(separator: ",", omittingEmptySubsequences: false).joined(separator: ",,")

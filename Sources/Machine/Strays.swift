@@ -18,14 +18,17 @@ extension Monitors {
   func findOurs() async throws(QMPError) -> Ours {
     var ours = Ours()
     for monitor in try await knownDialect()?.list(control, existing: existing) ?? [] {
-      if monitor.id.hasPrefix(Self.prefix) || monitor.chardev == Self.chardev(of: monitor.id) { ours.monitors.insert(monitor.id) }
+      if Self.isOurs(monitor.id) || monitor.chardev == Self.chardev(of: monitor.id) { ours.monitors.insert(monitor.id) }
     }
-    for chardev in try await listChardevs() where chardev.id.hasPrefix(Self.prefix) {
+    for chardev in try await listChardevs() where Self.isOurs(chardev.id) {
       // A chardev without a monitor does not notice that its other end has gone.
       ours.chardevs[Self.monitor(of: chardev.id)] = chardev.isUnused || chardev.isDisconnected
     }
     return ours
   }
+
+  /// Whether an id is one that we make for a monitor or its chardev. Those of devices stay as long as the machine.
+  private static func isOurs(_ id: String) -> Bool { id.hasPrefix(prefix) && !id.hasPrefix(devicePrefix) }
 
   /// Removes the rest of a monitor whose object somebody else has deleted: QEMU says nothing on it any more, not even its end,
   /// before the chardev goes too.
@@ -52,20 +55,28 @@ extension Monitors {
     let timer = try? EventSource.timer(after: strayPatience) { patience.fulfil() }
     if timer != nil { await patience.value }
     let strays = try await findOurs().strays.intersection(before)
+    var removed = 0
     for id in strays.sorted() {
       let removal = [
         QMPCommand("query-status"), dialect.remove(id),
         QMPCommand("chardev-remove", .object(["id": .string(Self.chardev(of: id))])),
       ]
+      var succeeded = 0
+      var isLeft = false
       for command in removal {
         do {
           try await control.execute(command.name, command.arguments)
+          succeeded += 1
         } catch .execute(_, _, let desc) {
           // One that was only half made has not both.
-          if !desc.contains("not found") { logger.warning("could not remove the stray monitor \(id): \(desc)") }
+          if desc.contains("not found") { continue }
+          isLeft = true
+          logger.warning("could not remove the stray monitor \(id): \(desc)")
         }
       }
+      // The first does nothing but wait.
+      if succeeded > 1, !isLeft { removed += 1 }
     }
-    logger.notice("removed \(strays.count) monitors that a daemon before left behind")
+    if removed > 0 { logger.notice("removed \(removed) monitors that a daemon before left behind") }
   }
 }

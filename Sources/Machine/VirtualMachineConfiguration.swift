@@ -23,7 +23,7 @@ public struct VirtualMachineConfiguration: Sendable {
   public var qemu = "qemu-system-x86_64"
   /// A raw or qcow2 image, attached as the first disk.
   public var image: FilePath?
-  /// Nil finds out by looking.
+  /// Nil finds out by looking, and takes no image that names other files.
   public var imageFormat: ImageFormat?
   public var imageDiskType = StorageConfiguration.virtioBlock
   /// Whether what the guest writes to the image goes with the machine, and the image stays as it is.

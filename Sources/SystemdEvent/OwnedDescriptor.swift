@@ -1,3 +1,4 @@
+import CSystemd
 import Glibc
 public import SystemPackage
 
@@ -62,6 +63,20 @@ extension OwnedDescriptor {
   public func limitSendBuffer(to size: CInt) {
     var size = size
     _ = setsockopt(raw, SOL_SOCKET, SO_SNDBUF, &size, socklen_t(MemoryLayout<CInt>.size))
+  }
+}
+
+extension OwnedDescriptor {
+  /// MFD_CLOEXEC of memfd_create(2).
+  private static let closeOnExec: CUnsignedInt = 1
+
+  /// An empty file in memory, to read and write, which no folder has and which goes with its last descriptor; close-on-exec.
+  ///
+  /// - Parameter name: what /proc shows, behind `memfd:`.
+  public static func inMemory(_ name: String) throws(SystemdError) -> OwnedDescriptor {
+    let raw = memfd_create(name, closeOnExec)
+    guard raw >= 0 else { throw .last("memfd_create") }
+    return OwnedDescriptor(owning: raw)
   }
 }
 

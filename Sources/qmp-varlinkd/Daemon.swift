@@ -107,7 +107,8 @@ final class Daemon {
       } catch {
         if stopRequested.result != nil { return 0 }
         logger.error("\(error)")
-        if case .startFailed(let status, _) = error { return Self.exitStatus(status) }
+        // A QEMU that only prints something (`-- -version`) ends with 0 instead of starting.
+        if case .startFailed(let status, _) = error { return max(Self.exitStatus(status), Status.refused) }
         if case .option(let failure) = error, failure.isRefusal { return Status.refused }
         return Status.failure
       }

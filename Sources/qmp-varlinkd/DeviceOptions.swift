@@ -54,9 +54,8 @@ struct DeviceOptions: ParsableArguments {
 
   @Option(
     name: [.long, .customLong("credential")], parsing: .singleValue,
-    help: ArgumentHelp("A credential for the guest's systemd, with C's escapes; may be repeated.", valueName: "name:value"),
-    transform: { try Credential(literal: $0, option: "--set-credential") })
-  var setCredential: [Credential] = []
+    help: ArgumentHelp("A credential for the guest's systemd, with C's escapes; may be repeated.", valueName: "name:value"))
+  var setCredential: [String] = []
 
   @Option(
     name: .long, parsing: .singleValue,
@@ -93,12 +92,23 @@ struct DeviceOptions: ParsableArguments {
     }
     if tpmState != nil, tpmState != "off", tpm == .no { throw ValidationError("--tpm-state cannot be used with --tpm=no.") }
     if tpmState?.string.contains(",") == true { throw ValidationError("--tpm-state must not have a comma: swtpm cannot be told of it.") }
+    _ = try literalCredentials()
     for string in smbios11 where string.isEmpty || string.utf8.contains(0) {
       throw ValidationError("A string of --smbios11 must not be empty.")
     }
   }
 
-  func apply(to configuration: inout VirtualMachineConfiguration) {
+  /// The credentials on the command line. Not parsed by the argument parser, which would repeat a value, that may be secret, in its
+  /// complaint.
+  private func literalCredentials() throws -> [Credential] {
+    try setCredential.map { text in
+      do throws(OptionValueError) { return try Credential(literal: text, option: "--set-credential") } catch {
+        throw ValidationError("--set-credential: \(error).")
+      }
+    }
+  }
+
+  func apply(to configuration: inout VirtualMachineConfiguration) throws {
     configuration.firmware = firmware
     configuration.secureBoot = secureBoot == .auto ? nil : secureBoot == .yes
     configuration.hasNetwork = hasNetwork
@@ -108,7 +118,7 @@ struct DeviceOptions: ParsableArguments {
     configuration.vsockAddress = vsockCid
     configuration.tpmState = tpmState == "off" ? nil : tpmState
     configuration.tpm = tpm ?? (configuration.tpmState == nil ? .no : .yes)
-    configuration.credentials = setCredential + loadCredential
+    configuration.credentials = try literalCredentials() + loadCredential
     configuration.smbiosStrings = smbios11
     configuration.uuid = uuid
   }

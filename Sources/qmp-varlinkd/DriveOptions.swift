@@ -10,7 +10,7 @@ struct DriveOptions: ParsableArguments {
     completion: .file())
   var image: FilePath?
 
-  @Option(name: .long, help: ArgumentHelp("The format of the image. Default: found out by looking.", valueName: "raw|qcow2"))
+  @Option(name: .long, help: ArgumentHelp("The format of the image. Default: found out by looking; one that names other files must be said.", valueName: "raw|qcow2"))
   var imageFormat: ImageFormat?
 
   @Option(

@@ -97,7 +97,7 @@ struct RunCommand: ParsableCommand {
     var configuration = VirtualMachineConfiguration(name: service.machine)
     configuration.qemu = qemu
     drives.apply(to: &configuration)
-    devices.apply(to: &configuration)
+    try devices.apply(to: &configuration)
     configuration.kernel = kernel
     configuration.initrd = initrd
     configuration.append = append

@@ -57,7 +57,7 @@ import Testing
     ])
     var configuration = VirtualMachineConfiguration(name: command.service.machine)
     command.drives.apply(to: &configuration)
-    command.devices.apply(to: &configuration)
+    try command.devices.apply(to: &configuration)
     #expect(configuration.image == "/i" && configuration.imageFormat == .qcow2 && configuration.imageDiskType == .nvme)
     #expect(configuration.extraDrives.map(\.path) == ["/a", "/b"] && configuration.extraDrives.map(\.type) == [nil, .scsiCD])
     #expect(configuration.binds.map(\.target) == ["/t", "/r"] && configuration.binds.map(\.isReadOnly) == [false, true])
@@ -74,7 +74,7 @@ import Testing
     let command = try RunCommand.parse(["--machine", "web"])
     var configuration = VirtualMachineConfiguration(name: command.service.machine)
     command.drives.apply(to: &configuration)
-    command.devices.apply(to: &configuration)
+    try command.devices.apply(to: &configuration)
     #expect(!configuration.hasNetwork && configuration.vsock == .no && configuration.tpm == .no && configuration.firmware == nil)
     #expect(
       configuration.credentials.isEmpty && configuration.binds.isEmpty && configuration.extraDrives.isEmpty && !configuration.isEphemeral)
@@ -123,7 +123,7 @@ import Testing
       (["--machine", "w", "--vsock", "no", "--vsock-cid", "5"], "--vsock=no"),
       (["--machine", "w", "--tpm", "2"], "'2' is none of yes"), (["--machine", "w", "--tpm", "no", "--tpm-state", "/t"], "--tpm=no"),
       (["--machine", "w", "--tpm-state", "/a,b"], "must not have a comma"),
-      (["--machine", "w", "--set-credential", "x"], "'x' is not NAME:VALUE"),
+      (["--machine", "w", "--set-credential", "x"], "--set-credential: it is not NAME:VALUE"),
       (["--machine", "w", "--credential", "a/b:x"], "is no name for"),
       (["--machine", "w", "--load-credential", "x:"], "has no path"), (["--machine", "w", "--smbios11", ""], "must not be empty"),
       (["--machine", "w", "--uuid", "1"], "'1' is not a UUID"), (["--machine", "w", "--ram", "1"], "'1' is not between"),
@@ -137,6 +137,22 @@ import Testing
     } catch {
       #expect(RunCommand.fullMessage(for: error).contains(reason), "\(RunCommand.fullMessage(for: error))")
       #expect(RunCommand.exitCode(for: error) == .validationFailure)
+    }
+  }
+
+  @Test(
+    "the value of a credential is in no complaint",
+    arguments: [#"a:hunter2\q"#, #"a:hunter2\"#, #"a:\x4hunter2"#, "hunter2", "a/b:hunter2", #"a:hunter2\400"#])
+  func secret(value: String) {
+    for option in ["--set-credential", "--credential"] {
+      do {
+        _ = try QMPVarlinkd.parseAsRoot(["run", "--machine", "w", option, value])
+        Issue.record("accepted")
+      } catch {
+        let message = QMPVarlinkd.fullMessage(for: error)
+        #expect(message.contains("--set-credential: ") && !message.contains("hunter2"), "\(message)")
+        #expect(QMPVarlinkd.exitCode(for: error) == .validationFailure)
+      }
     }
   }
 

@@ -183,6 +183,25 @@ struct DeviceOptionTests {
     }
   }
 
+  @Test("a machine that is to end at a reset starts with its image, and ends at the first reset", arguments: ["-no-reboot", "-action"])
+  @EventLoopActor
+  func noReboot(option: String) async throws {
+    try await withTemporaryDirectory { folder in
+      withExtendedLifetime(try DiskImage(folder.appending("disk"), size: 1 << 20)) {}
+      let machine = [
+        "run", "--machine", "test", "--accel", "tcg", "--memory", "64M", "--image", folder.appending("disk").string, "--", option,
+      ]
+      let (_, status) = try await withDaemon(machine + (option == "-action" ? ["reboot=shutdown"] : [])) { daemon async throws in
+        #expect(try await daemon.call("io.systemd.MachineInstance.Describe").contains(#""status":"running""#))
+        let process = try daemon.qemu()
+        #expect(try await daemon.call("io.systemd.MachineInstance.Reboot") == "{}")
+        let ended = try await command("timeout", ["60", "tail", "--pid=\(process)", "-f", "/dev/null"])
+        #expect(ended.status == 0)
+      }
+      #expect(status == 0)
+    }
+  }
+
   @Test("swtpm and virtiofsd end with QEMU, also when the daemon is killed; with --keep-running both go on", arguments: [false, true])
   @EventLoopActor
   func programs(keepRunning: Bool) async throws {

@@ -53,6 +53,9 @@ struct OptionFailureTests {
       hidden: ["/usr/libexec", "/usr/lib/qemu"]),
     Failure(
       options: ["--load-credential=a:%/missing"], message: "--load-credential=a:%/missing: cannot open %/missing: No such", status: 70),
+    Failure(
+      options: ["--load-credential=a:%/pipe"], message: "cannot read %/pipe, which is no regular file: Invalid argument", status: 70),
+    Failure(options: ["--memory=64M"], message: "QEMU exited with status 0 before it was ready", status: 1, qemu: ["-version"]),
     Failure(options: ["--ram=64"], message: "'64' is not between 1M and 1024T", status: 64),
     Failure(options: ["--extra-drive=vmdk:/x"], message: "'vmdk' is neither a format (raw, qcow2) nor a disk type", status: 64),
   ]
@@ -70,6 +73,7 @@ struct OptionFailureTests {
       for name in ["tpm", "folder", "runtime"] {
         try FileManager.default.createDirectory(atPath: folder.appending(name).string, withIntermediateDirectories: false)
       }
+      try #require(mkfifo(folder.appending("pipe").string, 0o600) == 0)
       let listening = socket(AF_INET, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
       defer { close(listening) }
       let port = try DeviceOptionTests.bound(listening, port: 0)

@@ -76,5 +76,10 @@ import Testing
     #expect(FirmwareSearch.folders { _ in nil } == system)
     #expect(FirmwareSearch.folders { $0 == "HOME" ? "/h" : nil } == ["/h/.config/qemu/firmware"] + system)
     #expect(FirmwareSearch.folders { $0 == "XDG_CONFIG_HOME" ? "/c" : "/h" } == ["/c/qemu/firmware"] + system)
+    // The working directory is no place for firmware.
+    for value in ["", "c", "./c"] {
+      #expect(FirmwareSearch.folders { $0 == "XDG_CONFIG_HOME" ? value : "/h" } == ["/h/.config/qemu/firmware"] + system)
+      #expect(FirmwareSearch.folders { _ in value } == system)
+    }
   }
 }

@@ -31,6 +31,36 @@ import Testing
     #expect(throws: SystemdError("cannot read \(file)", .fileTooLarge)) { try OpenFile.contents(of: file, atMost: 2) }
   }
 
+  @Test("a pipe, a socket or a device is not read from: nobody waits for what comes there")
+  func notRegular() throws {
+    let folder = try TemporaryFolder()
+    let pipe = folder.path.appending("pipe")
+    try #require(mkfifo(pipe.string, 0o600) == 0)
+    for path in [pipe, "/dev/zero"] {
+      #expect(throws: SystemdError("cannot read \(path), which is no regular file", .invalidArgument)) {
+        try OpenFile.contents(of: path, atMost: 1)
+      }
+    }
+  }
+
+  @Test("what may be secret is in memory, and nowhere else")
+  func secretFile() throws {
+    let file = try UnnamedFile.make([1, 2, 3])
+    var target = [CChar](repeating: 0, count: 256)
+    let length = readlink("/proc/self/fd/\(file.raw)", &target, target.count)
+    let name = String(decoding: target.prefix(max(0, length)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    #expect(name.hasPrefix("/memfd:"), "\(name)")
+    // As QEMU opens what it inherits.
+    let again = try OpenFile.open(FilePath("/dev/fd/\(file.raw)"), O_RDWR)
+    var bytes = [UInt8](repeating: 0, count: 4)
+    #expect(read(again.raw, &bytes, bytes.count) == 3 && bytes == [1, 2, 3, 0])
+  }
+
+  @Test(
+    "large temporary files are where TMPDIR says, if that says a place",
+    arguments: [("/t", "/t"), (nil, "/var/tmp"), ("", "/var/tmp"), ("t", "/var/tmp")] as [(String?, FilePath)])
+  func temporaryFolder(variable: String?, folder: FilePath) { #expect(UnnamedFile.folder { _ in variable } == folder) }
+
   @Test(
     "KVM needs a processor that says so",
     arguments: [

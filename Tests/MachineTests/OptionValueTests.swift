@@ -80,9 +80,10 @@ import Testing
     "--set-credential",
     arguments: [
       ("a:b", "a=b"), ("a.b-c:", "a.b-c="), ("a:b:c", "a=b:c"), (#"a:x\n\x41\101\u00fc\\"#, "a=x\nAAü\\"),
-      ("", "error: '' is not NAME:VALUE"), ("a", "error: 'a' is not NAME:VALUE"), (":x", "error: '' is no name for a credential"),
+      ("", "error: it is not NAME:VALUE"), ("a", "error: it is not NAME:VALUE"), (":x", "error: '' is no name for a credential"),
       ("a/b:x", "error: 'a/b' is no name"), ("..:x", "error: '..' is no name"), ("a=b:x", "error: 'a=b' is no name"),
-      ("a b:x", "error: 'a b' is no name"), (#"a:\q"#, #"error: '\q' is no escape"#), (#"a:\"#, "error: it ends in a lone backslash"),
+      ("a b:x", "error: 'a b' is no name"), (#"a:\q"#, "error: it has a backslash before what is no escape of C"),
+      (#"a:\"#, "error: it ends in a lone backslash"),
       (#"a:\x4"#, "error: the escape at its end"), (#"a:\400"#, "error: it has an octal escape above 377"),
       (#"a:\ud800"#, "error: it has an escape for a character"),
     ])

@@ -1,3 +1,4 @@
+import QMP
 import SystemPackage
 import SystemdEvent
 import SystemdJSON
@@ -54,6 +55,23 @@ import Testing
     ])
   @EventLoopActor
   func oldQEMU(words: String, isOld: Bool) { #expect(QEMUCommandLine.refusesEndWithParent(["warning", words]) == isOld) }
+
+  @Test(
+    "whether a reset ends QEMU is in the user's arguments, the last of them",
+    arguments: [
+      ([], false), (["-no-reboot"], true), (["--no-reboot"], true), (["-action", "panic=none,reboot=shutdown"], true),
+      (["--action", "reboot=shutdown"], true), (["-action", "reboot=reset"], false), (["-no-reboot", "-action", "reboot=reset"], false),
+      (["-action", "shutdown=pause"], false), (["-action"], false),
+    ] as [([String], Bool)])
+  @EventLoopActor
+  func endsAtReset(arguments: [String], ends: Bool) async throws {
+    #expect(QEMUCommandLine.endsAtReset(arguments) == ends)
+    var configuration = VirtualMachineConfiguration(name: try #require(MachineName("test")))
+    configuration.qemuArguments = arguments
+    let commands = try await StartDevices.prepare(configuration, logger: ScriptedQEMU.silent).resetCommands
+    #expect(commands.map(\.name) == (ends ? ["set-action", "system_reset", "set-action"] : ["system_reset"]))
+    #expect(commands.compactMap { $0.arguments?["reboot"]?.string } == (ends ? ["reset", "shutdown"] : []))
+  }
 
   @Test("everything at once") @EventLoopActor
   func everything() throws {
@@ -116,11 +134,11 @@ import Testing
         #"{"driver":"raw","node-name":"qv-code","read-only":true,"file":{"driver":"file","filename":"/f/CODE","read-only":true}}"#,
         "-blockdev",
         #"{"driver":"raw","node-name":"qv-vars","read-only":false,"file":{"driver":"file","filename":"/dev/fd/5","read-only":false}}"#,
-        "-global", "driver=cfi.pflash01,property=secure,value=on", "-chardev", "socket,id=qv-tpm,fd=6", "-tpmdev",
-        "emulator,id=qv-tpm,chardev=qv-tpm", "-device", "tpm-tis,tpmdev=qv-tpm", "-object",
-        "memory-backend-memfd,id=qv-ram,share=on,size=512M",
+        "-global", "driver=cfi.pflash01,property=secure,value=on", "-chardev", "socket,id=qv-.tpm,fd=6", "-tpmdev",
+        "emulator,id=qv-.tpm,chardev=qv-.tpm", "-device", "tpm-tis,tpmdev=qv-.tpm", "-object",
+        "memory-backend-memfd,id=qv-.ram,share=on,size=512M",
       ])
-    #expect(devices.machineArguments == ["-machine", "pflash0=qv-code,pflash1=qv-vars,smm=on,memory-backend=qv-ram"])
+    #expect(devices.machineArguments == ["-machine", "pflash0=qv-code,pflash1=qv-vars,smm=on,memory-backend=qv-.ram"])
   }
 
   @Test("words for the kernel go behind the user's, and nowhere without a kernel") @EventLoopActor

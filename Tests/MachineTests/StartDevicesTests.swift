@@ -111,11 +111,39 @@ import Testing
   func backedImage() async throws {
     var header = Qcow2.empty(size: 1 << 20).beginning
     header[15] = 1
-    let devices = try await prepare { $0.image = try $1.file("disk", header) }
+    let devices = try await prepare {
+      $0.image = try $1.file("disk", header)
+      $0.imageFormat = .qcow2
+    }
     let first = try #require(devices.attachments.first)
     let commands = texts(first)
     #expect(
       commands.count == 3 && commands[0].contains(#""filename":"/"#) && commands[0].contains("/disk\"") && commands[1].contains("qcow2"))
+  }
+
+  @Test("no image that names other files is taken for qcow2 by its looks: a guest can write such a header to a raw disk") @EventLoopActor
+  func guessedBackedImage() async throws {
+    let empty = Qcow2.empty(size: 1 << 20).beginning
+    var backed = empty
+    backed[15] = 1
+    var withDataFile = empty
+    withDataFile[79] = 4
+    for header in [backed, withDataFile] {
+      for isEphemeral in [false, true] {
+        let complaint = try await complaint {
+          $0.image = try $1.file("disk", header)
+          $0.isEphemeral = isEphemeral
+        }
+        #expect(complaint.contains("/disk: it names other files") && complaint.contains("--image-format=qcow2"), "\(complaint)")
+      }
+    }
+    // One without is what it looks like, and as raw everything is.
+    #expect(try await complaint { $0.image = try $1.file("disk", empty) } == "none")
+    let raw = try await prepare {
+      $0.image = try $1.file("disk", backed)
+      $0.imageFormat = .raw
+    }
+    #expect(try texts(#require(raw.attachments.first)).contains { $0.contains(#""driver":"raw""#) })
   }
 
   @Test("the network's forwards; which of them QEMU has refused is in its words") @EventLoopActor

@@ -49,7 +49,7 @@ struct CommandLineDevices {
 
   /// - Parameter socket: leads to swtpm.
   mutating func add(tpm socket: OpenFile) {
-    let id = "\(Monitors.prefix)tpm"
+    let id = "\(Monitors.devicePrefix)tpm"
     arguments += [
       "-chardev", "socket,id=\(id),fd=\(inherit(socket))", "-tpmdev", "emulator,id=\(id),chardev=\(id)", "-device", "tpm-tis,tpmdev=\(id)",
     ]
@@ -59,7 +59,7 @@ struct CommandLineDevices {
   ///
   /// - Parameter memory: as in `-m`.
   mutating func shareMemory(_ memory: String) {
-    let id = "\(Monitors.prefix)ram"
+    let id = "\(Monitors.devicePrefix)ram"
     arguments += ["-object", "memory-backend-memfd,id=\(id),share=on,size=\(Self.size(memory))"]
     machineProperties.append("memory-backend=\(id)")
   }

@@ -16,8 +16,9 @@ public struct Credential: Sendable, Equatable {
   /// The largest that systemd takes, in bytes.
   static let largest = 1 << 20
 
-  /// `NAME:VALUE`, where the value may have C's escapes.
+  /// `NAME:VALUE`, where the value may have C's escapes. What is wrong with it is told without the value, which may be secret.
   public init(literal text: String, option: String) throws(OptionValueError) {
+    guard text.contains(":") else { throw OptionValueError("it is not NAME:VALUE") }
     let (name, value) = try Self.split(text, "VALUE")
     self.name = name
     // A value may be secret: it is not repeated.
@@ -116,7 +117,7 @@ enum CEscapes {
         bytes.append(single)
       default:
         guard let plain = single[kind] else {
-          throw OptionValueError("'\\\(Character(Unicode.Scalar(kind)))' is no escape that C has; a backslash itself is \\\\")
+          throw OptionValueError("it has a backslash before what is no escape of C; a backslash itself is \\\\")
         }
         bytes.append(plain)
       }

@@ -72,8 +72,10 @@ struct FirmwareDescriptor: Equatable {
 /// Where firmware is looked for.
 enum FirmwareSearch {
   /// The folders, the most specific first: a descriptor hides those of the same name further behind, and an empty one means none.
+  /// A variable without an absolute path counts as unset, as the XDG Base Directory Specification has it.
   static func folders(environment: (String) -> String? = { getenv($0).map { String(cString: $0) } }) -> [FilePath] {
-    let configuration = environment("XDG_CONFIG_HOME") ?? environment("HOME").map { $0 + "/.config" }
+    func folder(_ variable: String) -> String? { environment(variable).flatMap { $0.hasPrefix("/") ? $0 : nil } }
+    let configuration = folder("XDG_CONFIG_HOME") ?? folder("HOME").map { $0 + "/.config" }
     return (configuration.map { [FilePath($0).appending("qemu/firmware")] } ?? []) + ["/etc/qemu/firmware", "/usr/share/qemu/firmware"]
   }
 

@@ -16,11 +16,23 @@ final class OpenFile {
     return OwnedDescriptor(owning: raw)
   }
 
-  /// The bytes of a file.
+  /// Opens a regular file for reading. Of a pipe nobody waits for the other end.
+  nonisolated static func openRegular(_ path: FilePath) throws(SystemdError) -> OwnedDescriptor {
+    let file = try open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY)
+    var status = stat()
+    guard fstat(file.raw, &status) == 0 else { throw .last("cannot read \(path)") }
+    switch status.st_mode & S_IFMT {
+    case S_IFREG: return file
+    case S_IFDIR: throw SystemdError("cannot read \(path)", .isDirectory)
+    default: throw SystemdError("cannot read \(path), which is no regular file", .invalidArgument)
+    }
+  }
+
+  /// The bytes of a regular file. Of nothing else, that nothing is waited for.
   ///
   /// - Throws: `EFBIG` for one that has more than `limit`.
   nonisolated static func contents(of path: FilePath, atMost limit: Int) throws(SystemdError) -> [UInt8] {
-    let file = try open(path, O_RDONLY)
+    let file = try openRegular(path)
     var bytes: [UInt8] = []
     var buffer = [UInt8](repeating: 0, count: 65536)
     while true {
@@ -39,11 +51,13 @@ enum UnnamedFile {
   /// O_TMPFILE of open(2), which Glibc's module does not have.
   private static let unnamed: CInt = 0o20_200_000
 
-  /// In memory: for what is small, and for what should not get on a disk.
-  static let memory: FilePath = "/dev/shm"
+  /// The folder for large temporary files, which have nothing secret.
+  static var folder: FilePath { folder { getenv($0).map { String(cString: $0) } } }
 
-  /// The folder for large temporary files.
-  static var folder: FilePath { FilePath(getenv("TMPDIR").map { String(cString: $0) } ?? "/var/tmp") }
+  /// The same; a TMPDIR that is no absolute path is none.
+  static func folder(environment: (String) -> String?) -> FilePath {
+    environment("TMPDIR").flatMap { $0.hasPrefix("/") ? FilePath($0) : nil } ?? "/var/tmp"
+  }
 
   /// Makes one in `folder`, to read and write, for its owner alone.
   static func make(in folder: FilePath) throws(SystemdError) -> OwnedDescriptor {
@@ -61,9 +75,9 @@ enum UnnamedFile {
     return OwnedDescriptor(owning: raw)
   }
 
-  /// Makes one in memory that has these bytes.
+  /// Makes one in memory that has these bytes, which may be secret: no disk gets them, unless the host swaps.
   static func make(_ contents: [UInt8]) throws(SystemdError) -> OwnedDescriptor {
-    let file = try make(in: access(memory.string, W_OK) == 0 ? memory : folder)
+    let file = try OwnedDescriptor.inMemory("qmp-varlink")
     try write(contents, to: file, at: 0)
     return file
   }

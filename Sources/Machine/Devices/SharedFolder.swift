@@ -50,7 +50,7 @@ struct SharedFolder {
   }
 
   private func attachment(_ socket: OpenFile, _ bus: String?) -> DeviceAttachment {
-    let id = "\(Monitors.prefix)v\(number)"
+    let id = "\(Monitors.devicePrefix)v\(number)"
     let backend = JSONVariant.object([
       "type": .string("socket"),
       "data": .object([

@@ -74,6 +74,14 @@ final class StartDevices {
   /// Whether the firmware is told what to boot: a kernel that is booted directly comes before all else.
   var hasBootOrder: Bool { configuration.image != nil && configuration.kernel == nil }
 
+  /// What resets the machine once. Where a reset is to end QEMU, that is suspended: QEMU looks at it when it is told to reset.
+  var resetCommands: [QMPCommand] {
+    let reset = QMPCommand("system_reset")
+    guard QEMUCommandLine.endsAtReset(configuration.qemuArguments) else { return [reset] }
+    func action(_ value: String) -> QMPCommand { QMPCommand("set-action", .object(["reboot": .string(value)])) }
+    return [action("reset"), reset, action("shutdown")]
+  }
+
   private func addDrives() throws(OptionFailure) {
     if let image = configuration.image {
       try add(
@@ -175,7 +183,7 @@ final class StartDevices {
     }
     do throws(SystemdError) {
       // To know that it can be read; QEMU maps it itself.
-      _ = try OpenFile.open(descriptor.executable, O_RDONLY)
+      _ = try OpenFile.openRegular(descriptor.executable)
       var variables: OpenFile?
       if let template = descriptor.variables {
         variables = OpenFile(try UnnamedFile.make(try OpenFile.contents(of: template, atMost: Self.largestVariables)))
@@ -198,7 +206,8 @@ final class StartDevices {
   }
 
   private func addStrings() throws(OptionFailure) {
-    for string in configuration.smbiosStrings { try add(string, option: "--smbios11=\(string)") }
+    // They may be secret, and are not repeated.
+    for string in configuration.smbiosStrings { try add(string, option: "--smbios11") }
     var credentials: [(name: String, value: [UInt8], option: String)] = []
     for credential in configuration.credentials {
       switch credential.source {

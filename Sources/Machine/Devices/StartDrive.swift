@@ -17,7 +17,7 @@ struct StartDrive {
   let number: Int
   let option: String
   let path: FilePath
-  /// Nil finds out by looking.
+  /// Nil finds out by looking, and takes no image that names other files.
   let format: ImageFormat?
   let type: StorageConfiguration
   /// What the guest writes goes elsewhere, and goes with the machine.
@@ -32,6 +32,11 @@ struct StartDrive {
     let isReadOnly = type == .scsiCD || isEphemeral
     let backing = try open(isReadOnly: isReadOnly)
     let header = Qcow2.header(of: backing.raw)
+    // The bytes may be a guest's, and name any file of the host: QEMU opens those only where the user has said what the image is.
+    if format == nil, header?.refersToOtherFiles == true {
+      throw OptionFailure(
+        option, "it names other files (a backing file or a data file), as a guest could have it do: say --image-format=qcow2 if you trust it")
+    }
     let format = format ?? ImageFormat(of: backing.raw)
     if format == .qcow2, header == nil { throw OptionFailure(option, "it is no qcow2 image") }
     let file = FileNode(
