@@ -19,7 +19,7 @@ package struct JSONInput {
   }
 
   /// How tokens become values.
-  package enum Assembly {
+  package enum Assembly: Sendable {
     /// Each is looked at as it comes. After a complaint the rest of the value is passed over (QEMU 11.1).
     case incremental
     /// Once there are as many closing brackets as opening ones, or too many. After a complaint the next token begins anew (QEMU 7.2).

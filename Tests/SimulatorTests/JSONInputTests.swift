@@ -77,6 +77,53 @@ import Testing
     }
   }
 
+  /// What QEMU 7.2 said of these, on a monitor of its own; it told no places.
+  private static let wholeCases: [(String, [String])] = [
+    ("{]", ["expecting value"]), ("{,}", ["expecting value"]), (#"{"a":1,}"#, ["expecting value"]), ("[1,]", ["expecting value"]),
+    (#"{"a"}"#, ["missing : in object pair"]), (#"{"a" 1}"#, ["missing : in object pair"]), ("{1:2}", ["key is not a string in object"]),
+    ("[1 2]", ["expected separator in list"]), (#"{"a":1 "b":2}"#, ["expected separator in dict"]),
+    (#"{"a":1,"a":2}"#, ["duplicate key"]), ("{nope:1}", ["invalid keyword 'nope'"]),
+    // Nothing is said before the brackets are balanced, and what follows a complaint begins anew.
+    ("[ } ]", ["expecting value", "expecting value"]), ("{]}", ["expecting value", "expecting value"]),
+    ("{ @ }", ["stray '@'", "expecting value"]), (#"{"a":[}"#, []),
+    (
+      String(repeating: "[", count: 1025) + "]]",
+      ["JSON nesting depth limit exceeded", "expecting value", "expecting value"]
+    ), ("\"" + String(repeating: "a", count: 2000) + "\u{1}", ["stray '\"" + String(repeating: "a", count: 2000) + "\u{1}'"]),
+    (#" { "a" : [ 1 , { } ] } "#, [#"{"a": [1, {}]}"#]),
+  ]
+
+  @Test("the same as an older QEMU: values are put together at their end, with other words", arguments: wholeCases)
+  func whole(text: String, expected: [String]) {
+    for chunks in text.utf8.count > 100 ? [[Array(text.utf8)[...]]] : chunkings(Array(text.utf8)) {
+      var input = JSONInput(assembly: .whole)
+      var outcomes: [JSONInput.Outcome] = []
+      for byte in chunks.joined() { input.feed(byte, into: &outcomes) }
+      let texts = outcomes.map { outcome in
+        switch outcome {
+        case .value(let value): value.text
+        case .malformed(let reason): reason.replacing(#/^\d+:\d+: JSON parse error, /#, with: "")
+        }
+      }
+      #expect(texts == expected)
+    }
+  }
+
+  @Test(
+    "the text of a command without its white space, and a limit that white space does not count for",
+    arguments: [JSONInput.Assembly.incremental, .whole])
+  func compactText(assembly: JSONInput.Assembly) {
+    var input = JSONInput(longestValue: 17, assembly: assembly, keeping: .compact)
+    var outcomes: [JSONInput.Outcome] = []
+    for byte in Array(#" @x {"a" :    'b c',        "d":1} "#.utf8) { input.feed(byte, into: &outcomes) }
+    #expect(outcomes.count == 2)
+    #expect(String(decoding: input.lastText, as: UTF8.self) == #"{"a":'b c',"d":1}"#)
+    outcomes = []
+    for byte in Array(#"{"a":"0123456789abcdef"} {}"#.utf8) { input.feed(byte, into: &outcomes) }
+    #expect(outcomes.first == .malformed("JSON token size limit exceeded"))
+    #expect(outcomes.last == .value([:]))
+  }
+
   @Test("the text of a command is kept as it came")
   func text() {
     var input = JSONInput()
