@@ -33,7 +33,7 @@ import Testing
 
   @Test("registration takes systemd-vmspawn's spellings, for both ways to a machine")
   func registration() throws {
-    let spellings: [(String, MachineRegistration.Policy)] = [
+    let spellings: [(String, Tristate)] = [
       ("auto", .auto), ("yes", .yes), ("true", .yes), ("1", .yes), ("on", .yes), ("no", .no), ("False", .no), ("0", .no), ("off", .no),
     ]
     for (word, policy) in spellings {
