@@ -253,7 +253,7 @@ import Testing
     if let text { #expect(DriveName.decode(text) == name) }
   }
 
-  @Test("what is no name is none", arguments: ["a b", "_", "_5", "_xy", "_ff", "ü", "a/b"])
+  @Test("what is no name is none", arguments: ["a b", "_", "_5", "_+5", "_-0", "_xy", "_ff", "ü", "a/b"])
   func noDriveName(text: String) { #expect(DriveName.decode(text) == nil) }
 
   @Test(
