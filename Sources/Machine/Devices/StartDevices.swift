@@ -63,7 +63,6 @@ final class StartDevices {
       return .startFailed(status, lastWords: lastWords + [complaint])
     default: return error
     }
-    return error
   }
 
   /// Ends the programs, for a machine that does not start.
@@ -173,16 +172,17 @@ final class StartDevices {
   private func addFirmware() throws(OptionFailure) {
     let option: String
     let descriptor: FirmwareDescriptor
+    let machine = FirmwareSearch.machine(StartPorts.machineType(configuration.qemuArguments))
     switch configuration.firmware {
     case nil, .bios, .some(.none): return
     case .uefi:
       option = "--firmware=uefi"
-      do { descriptor = try FirmwareSearch.firstUEFI(secureBoot: configuration.secureBoot) } catch {
+      do { descriptor = try FirmwareSearch.firstUEFI(secureBoot: configuration.secureBoot, machine: machine) } catch {
         throw OptionFailure(option, "\(error)")
       }
     case .descriptor(let path):
       option = "--firmware=\(path)"
-      do { descriptor = try FirmwareSearch.read(path) } catch { throw OptionFailure(option, "\(error)") }
+      do { descriptor = try FirmwareSearch.read(path, machine: machine) } catch { throw OptionFailure(option, "\(error)") }
     }
     do throws(SystemdError) {
       // To know that it can be read; QEMU maps it itself.
