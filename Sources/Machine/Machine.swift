@@ -230,7 +230,7 @@ public final class Machine {
 
   // MARK: its end
 
-  /// How patient ``stop(_:)`` is.
+  /// How patient ``stop(_:hurry:)`` is.
   public struct StopLimits: Sendable {
     /// For the guest to power off.
     public var powerOff: Duration
