@@ -82,6 +82,9 @@ import Testing
       "\($0)".hasPrefix("no UEFI firmware for a machine 'pc-i440fx-11.1' is described")
     }
     #expect { try FirmwareSearch.read(path, machine: other) } throws: { "\($0)".hasPrefix("it is not for a machine 'pc-i440fx-11.1'") }
+    #expect { try FirmwareSearch.read(path, architecture: "aarch64", machine: usual) } throws: { "\($0)".contains("(aarch64)") }
+    let names = ["qemu-system-x86_64", "/usr/bin/qemu-system-aarch64", "qemu-kvm"]
+    #expect(names.map(FirmwareSearch.architecture(ofQEMU:)) == ["x86_64", "aarch64", "x86_64"])
     try folder.file("20-both.json", Self.descriptor(("/f/CODE", "/both")).utf8)
     #expect(try FirmwareSearch.firstUEFI(secureBoot: nil, machine: other, in: [folder.path]).executable == "/both")
   }

@@ -118,7 +118,9 @@ enum FirmwareSearch {
 
   /// Reads one that the user has chosen, for a machine that it is made for.
   @EventLoopActor
-  static func read(_ path: FilePath, machine: String) throws(OptionValueError) -> FirmwareDescriptor {
+  static func read(_ path: FilePath, architecture: String = usualArchitecture, machine: String) throws(OptionValueError)
+    -> FirmwareDescriptor
+  {
     let descriptor = try read(path)
     guard descriptor.fits(architecture: architecture, machine: machine) else {
       throw OptionValueError("it is not for a machine '\(machine)' (\(architecture)), by its targets")
@@ -129,7 +131,7 @@ enum FirmwareSearch {
   /// The first UEFI that fits.
   @EventLoopActor
   static func firstUEFI(
-    secureBoot: Bool?, machine: String = usualMachine, in folders: [FilePath] = folders()
+    secureBoot: Bool?, architecture: String = usualArchitecture, machine: String = usualMachine, in folders: [FilePath] = folders()
   ) throws(OptionValueError) -> FirmwareDescriptor {
     for path in descriptors(in: folders) {
       guard let descriptor = try? read(path), descriptor.fits(architecture: architecture, machine: machine),
@@ -144,7 +146,15 @@ enum FirmwareSearch {
     )
   }
 
-  static let architecture = "x86_64"
+  static let usualArchitecture = "x86_64"
+
+  /// What a QEMU plays, by the name of its program.
+  static func architecture(ofQEMU program: String) -> String {
+    let prefix = "qemu-system-"
+    let name = FilePath(program).lastComponent?.string ?? ""
+    return name.hasPrefix(prefix) ? String(name.dropFirst(prefix.count)) : usualArchitecture
+  }
+
   /// A q35 of some version. Descriptors have patterns for all versions.
   static let usualMachine = "pc-q35-11.1"
 
@@ -153,6 +163,7 @@ enum FirmwareSearch {
     switch type {
     case nil, "q35": usualMachine
     case "pc": "pc-i440fx-11.1"
+    case "virt": "virt-11.1"
     case let type?: type
     }
   }

@@ -172,17 +172,22 @@ final class StartDevices {
   private func addFirmware() throws(OptionFailure) {
     let option: String
     let descriptor: FirmwareDescriptor
+    let architecture = FirmwareSearch.architecture(ofQEMU: configuration.qemu)
     let machine = FirmwareSearch.machine(StartPorts.machineType(configuration.qemuArguments))
     switch configuration.firmware {
     case nil, .bios, .some(.none): return
     case .uefi:
       option = "--firmware=uefi"
-      do { descriptor = try FirmwareSearch.firstUEFI(secureBoot: configuration.secureBoot, machine: machine) } catch {
+      do {
+        descriptor = try FirmwareSearch.firstUEFI(secureBoot: configuration.secureBoot, architecture: architecture, machine: machine)
+      } catch {
         throw OptionFailure(option, "\(error)")
       }
     case .descriptor(let path):
       option = "--firmware=\(path)"
-      do { descriptor = try FirmwareSearch.read(path, machine: machine) } catch { throw OptionFailure(option, "\(error)") }
+      do { descriptor = try FirmwareSearch.read(path, architecture: architecture, machine: machine) } catch {
+        throw OptionFailure(option, "\(error)")
+      }
     }
     do throws(SystemdError) {
       // To know that it can be read; QEMU maps it itself.
