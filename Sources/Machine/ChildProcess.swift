@@ -5,7 +5,7 @@ public import SystemdEvent
 /// A QEMU that this process started, or a program that serves one of its devices.
 ///
 /// It is watched by pidfd and reaped. Letting go of this object leaves it running: ending it is a decision
-/// (``Machine/stop(_:)``).
+/// (``Machine/stop(_:hurry:)``).
 @EventLoopActor
 public final class ChildProcess {
   /// The number of the first descriptor that it inherits, behind standard input, output and error.

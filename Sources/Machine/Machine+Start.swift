@@ -29,7 +29,7 @@ extension Machine {
         return try await start(configuration, devices, responseLimit, logger, cancelled, endsWithParent: false)
       }
     } catch {
-      let explained = devices.explain(error)
+      let explained = await devices.explain(error)
       await devices.discard()
       throw explained
     }

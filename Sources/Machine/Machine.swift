@@ -53,6 +53,7 @@ public final class Machine {
     storage = Storage(control: control, logger: logger)
     outOfBand = OutOfBandMonitor(control: control, monitors: monitors, responseLimit: responseLimit, logger: logger)
     control.onEvent = { [weak self] event in self?.publish(event) }
+    for program in programs { watch(program) }
     control.onTakeOver = { [weak self] old in
       startTask {
         // What a session has left of the monitor before.
@@ -60,6 +61,21 @@ public final class Machine {
         await self?.keepSpareMonitor()
         await self?.storage.resynchronize()
       }
+    }
+  }
+
+  /// How long after a program of a device QEMU may end, for that to be why the program has.
+  private static let programFarewell = Duration.seconds(1)
+
+  /// Tells of a program that ends although QEMU goes on: the guest then has a device that does nothing.
+  private func watch(_ program: DeviceProgram) {
+    startTask { [logger, control] in
+      let status = await program.process.ended.value
+      guard await control.lost.value(within: Self.programFarewell) == nil else { return }
+      let words = program.process.lastWords.suffix(3)
+      logger.error(
+        "\(program.name) \(status), and QEMU goes on without it (\(program.option))\(words.isEmpty ? "" : ": \(words.joined(separator: "; "))")"
+      )
     }
   }
 
@@ -217,7 +233,7 @@ public final class Machine {
 
   // MARK: its end
 
-  /// How patient ``stop(_:)`` is.
+  /// How patient ``stop(_:hurry:)`` is.
   public struct StopLimits: Sendable {
     /// For the guest to power off.
     public var powerOff: Duration

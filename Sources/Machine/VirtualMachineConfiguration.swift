@@ -34,7 +34,8 @@ public struct VirtualMachineConfiguration: Sendable {
   public var binds: [BindMount] = []
   /// Nil leaves it to QEMU.
   public var firmware: Firmware?
-  /// Whether the firmware is to have Secure Boot; nil takes what there is.
+  /// Whether the firmware is to have Secure Boot; nil takes the first that starts any system, with Secure Boot or without, but
+  /// with no keys in it.
   public var secureBoot: Bool?
   /// Whether the guest has a network card, on a network that QEMU plays.
   public var hasNetwork = false

@@ -10,7 +10,10 @@ struct DriveOptions: ParsableArguments {
     completion: .file())
   var image: FilePath?
 
-  @Option(name: .long, help: ArgumentHelp("The format of the image. Default: found out by looking; one that names other files must be said.", valueName: "raw|qcow2"))
+  @Option(
+    name: .long,
+    help: ArgumentHelp(
+      "The format of the image. Default: found out by looking; one that names other files must be said.", valueName: "raw|qcow2"))
   var imageFormat: ImageFormat?
 
   @Option(
@@ -18,7 +21,9 @@ struct DriveOptions: ParsableArguments {
     help: ArgumentHelp("How the guest sees the image.", valueName: "virtio-blk|virtio-scsi|nvme|scsi-cd"))
   var imageDiskType = StorageConfiguration.virtioBlock
 
-  @Flag(name: [.customShort("x"), .long], help: "What the guest writes to the image goes with the machine; the image stays as it is.")
+  @Flag(
+    name: [.customShort("x"), .long],
+    help: "What the guest writes to the image goes with the machine; the image stays as it is. Not with --extra-drive.")
   var ephemeral = false
 
   @Option(

@@ -81,6 +81,11 @@ struct RunCommand: ParsableCommand {
     ]
     if kernel == nil, let option = needsKernel.first(where: \.1)?.0 { throw ValidationError("\(option) needs --kernel.") }
     if memory != nil, ram != nil { throw ValidationError("--memory cannot be used with --ram.") }
+    // The memory that is shared with virtiofsd has the size of --memory, and QEMU takes none of another.
+    let sharesFolders = drives.directory != nil || !drives.bind.isEmpty || !drives.bindRo.isEmpty
+    if sharesFolders, qemuArguments.contains(where: { $0 == "-m" || $0 == "--m" }) {
+      throw ValidationError("-m behind -- cannot be used with --bind, --bind-ro and --directory: use --memory.")
+    }
     if accel != nil, kvm != nil { throw ValidationError("--accel cannot be used with --kvm.") }
   }
 

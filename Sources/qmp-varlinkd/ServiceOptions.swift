@@ -25,8 +25,9 @@ struct ServiceOptions: ParsableArguments {
       """
       Whether to register the machine with systemd-machined, for machinectl. With 'auto' the machine runs also where that fails, with \
       'yes' the daemon ends then.
-      """, valueName: "auto|yes|no"))
-  var register = MachineRegistration.Policy.auto
+      """, valueName: "auto|yes|no"),
+    transform: parseTristate)
+  var register = Tristate.auto
 
   @Flag(
     name: .long,
@@ -91,15 +92,3 @@ extension FilePath: @retroactive ExpressibleByArgument {
 extension Logger.Level: @retroactive ExpressibleByArgument {}
 extension VirtualMachineConfiguration.Accelerator: ExpressibleByArgument {}
 extension RuntimeScope: EnumerableFlag {}
-
-extension MachineRegistration.Policy: ExpressibleByArgument {
-  /// systemd-vmspawn takes every spelling of a boolean that systemd has.
-  public init?(argument: String) {
-    switch argument.lowercased() {
-    case "auto": self = .auto
-    case "1", "yes", "y", "true", "t", "on": self = .yes
-    case "0", "no", "n", "false", "f", "off": self = .no
-    default: return nil
-    }
-  }
-}

@@ -33,7 +33,7 @@ import Testing
 
   @Test("registration takes systemd-vmspawn's spellings, for both ways to a machine")
   func registration() throws {
-    let spellings: [(String, MachineRegistration.Policy)] = [
+    let spellings: [(String, Tristate)] = [
       ("auto", .auto), ("yes", .yes), ("true", .yes), ("1", .yes), ("on", .yes), ("no", .no), ("False", .no), ("0", .no), ("off", .no),
     ]
     for (word, policy) in spellings {
@@ -85,6 +85,7 @@ import Testing
     let words = ["-machine", "none", "--", "--machine", "x", "", "-S", "a b", "--help"]
     #expect(try RunCommand.parse(["--machine", "web", "--"] + words).qemuArguments == words)
     #expect(try RunCommand.parse(["--machine", "web", "--"]).qemuArguments == [])
+    #expect(try RunCommand.parse(["--machine", "web", "--", "-m", "512M"]).qemuArguments == ["-m", "512M"])
   }
 
   @Test(
@@ -128,6 +129,12 @@ import Testing
       (["--machine", "w", "--load-credential", "x:"], "has no path"), (["--machine", "w", "--smbios11", ""], "must not be empty"),
       (["--machine", "w", "--uuid", "1"], "'1' is not a UUID"), (["--machine", "w", "--ram", "1"], "'1' is not between"),
       (["--machine", "w", "--ram", "1G", "--memory", "1G"], "--memory cannot be used with --ram"),
+      (
+        ["--machine", "w", "--bind", "/a", "--", "-m", "512M"],
+        "-m behind -- cannot be used with --bind, --bind-ro and --directory: use --memory"
+      ),
+      (["--machine", "w", "--bind-ro", "/a", "--", "--m", "512M"], "use --memory"),
+      (["--machine", "w", "--kernel", "/k", "--directory", "/a", "--", "-m", "512M"], "use --memory"),
       (["--machine", "w", "--kvm", "no", "--accel", "tcg"], "--accel cannot be used with --kvm"),
     ] as [([String], String)])
   func refused(arguments: [String], reason: String) {

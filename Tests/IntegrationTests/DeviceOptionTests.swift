@@ -202,6 +202,23 @@ struct DeviceOptionTests {
     }
   }
 
+  @Test("a program of a device that ends before QEMU is told; one that ends with QEMU is not") @EventLoopActor
+  func programEnds() async throws {
+    let machine = ["run", "--machine", "test", "--accel", "tcg", "--memory", "64M", "--tpm=yes", "--stop-timeout", "0"]
+    _ = try await withDaemon(machine) { daemon async throws in
+      #expect(!daemon.log.contains("goes on without it"))
+      let program = try #require(daemon.children.first { contents(of: FilePath("/proc/\($0)/comm")) == "swtpm\n" })
+      kill(program, SIGKILL)
+      let isTold = Promise<Void>()
+      let timer = try EventSource.timer(after: .seconds(60)) { isTold.fulfil() }
+      while isTold.result == nil, !daemon.log.contains("swtpm was killed by signal 9, and QEMU goes on without it (--tpm=yes)") {
+        try await quiet()
+      }
+      #expect(isTold.result == nil, "\(daemon.log)")
+      withExtendedLifetime(timer) {}
+    }
+  }
+
   @Test("swtpm and virtiofsd end with QEMU, also when the daemon is killed; with --keep-running both go on", arguments: [false, true])
   @EventLoopActor
   func programs(keepRunning: Bool) async throws {

@@ -34,6 +34,16 @@ struct RegistrationTests {
     }
   }
 
+  @Test("yes, for a user of whom nobody knows where machined would be: the message names the variable") @EventLoopActor
+  func nowhere() async throws {
+    try await withTemporaryDirectory { folder in
+      let host = try Host(folder)
+      let result = try await host.daemon(["--register=yes", "--user"], wrapper: ["env", "--unset=XDG_RUNTIME_DIR"])
+      #expect(result.status == 70)
+      #expect(result.error.contains("user: XDG_RUNTIME_DIR, which leads to it, is not set"), "\(result.error)")
+    }
+  }
+
   @Test("no: nobody is asked") @EventLoopActor
   func no() async throws {
     try await withTemporaryDirectory { folder in
@@ -213,12 +223,12 @@ private struct Host {
   /// Runs a daemon there until it ends by itself.
   @EventLoopActor
   func daemon(
-    _ options: [String], qemu: [String] = [], runtime: FilePath? = nil, environment: [String: String] = [:]
+    _ options: [String], qemu: [String] = [], runtime: FilePath? = nil, wrapper: [String] = [], environment: [String: String] = [:]
   ) async throws -> CommandResult {
     let program = productsDirectory.appending("qmp-varlinkd").string
     let directory = runtime ?? run.appending("machine")
     return try await command(
-      "timeout", ["120"] + launcher + [program] + machine(options + ["--runtime-directory", directory.string]) + qemu,
+      "timeout", ["120"] + launcher + wrapper + [program] + machine(options + ["--runtime-directory", directory.string]) + qemu,
       environment: environment)
   }
 }

@@ -21,8 +21,8 @@ import Testing
   func files() throws {
     let descriptor = try FirmwareDescriptor(JSONVariant(parsing: Self.descriptor()))
     #expect(descriptor.executable == "/f/CODE" && descriptor.executableFormat == .raw && descriptor.variables == "/f/VARS")
-    #expect(descriptor.fits(architecture: "x86_64", machine: FirmwareSearch.machine))
-    #expect(!descriptor.fits(architecture: "aarch64", machine: FirmwareSearch.machine))
+    #expect(descriptor.fits(architecture: "x86_64", machine: FirmwareSearch.usualMachine))
+    #expect(!descriptor.fits(architecture: "aarch64", machine: FirmwareSearch.usualMachine))
     #expect(!descriptor.fits(architecture: "x86_64", machine: "virt-11.1"))
     #expect(descriptor.fits(secureBoot: nil) && descriptor.fits(secureBoot: false) && !descriptor.fits(secureBoot: true))
     let stateless = try FirmwareDescriptor(JSONVariant(parsing: Self.descriptor(("split", "stateless"))))
@@ -47,7 +47,7 @@ import Testing
     let specific = try TemporaryFolder()
     let folders = [specific.path, general.path, "/nonexistent"]
     #expect { try FirmwareSearch.firstUEFI(secureBoot: nil, in: folders) } throws: {
-      "\($0)".contains("install the package 'ovmf'") && "\($0)".contains(general.path.string)
+      "\($0)".contains("install the package 'ovmf' or 'ovmf-generic'") && "\($0)".contains(general.path.string)
     }
     func put(_ folder: TemporaryFolder, _ name: String, _ code: String, features: String = "[]") throws {
       try folder.file(
@@ -69,6 +69,33 @@ import Testing
     try put(specific, "60-plain.json", "/own plain")
     #expect(try chosen(nil) == "/own plain")
   }
+
+  @Test("firmware is for the machine that the user's arguments choose, also one that is chosen by its path") @EventLoopActor
+  func machines() throws {
+    let folder = try TemporaryFolder()
+    let path = try folder.file("10-q35.json", Self.descriptor((#""pc-i440fx-*", "#, "")).utf8)
+    let usual = FirmwareSearch.machine(nil)
+    #expect(try FirmwareSearch.firstUEFI(secureBoot: nil, machine: usual, in: [folder.path]).executable == "/f/CODE")
+    #expect(try FirmwareSearch.read(path, machine: "pc-q35-9.0").executable == "/f/CODE")
+    let other = FirmwareSearch.machine(StartPorts.machineType(["-M", "pc,smm=off"]))
+    #expect { try FirmwareSearch.firstUEFI(secureBoot: nil, machine: other, in: [folder.path]) } throws: {
+      "\($0)".hasPrefix("no UEFI firmware for a machine 'pc-i440fx-11.1' is described")
+    }
+    #expect { try FirmwareSearch.read(path, machine: other) } throws: { "\($0)".hasPrefix("it is not for a machine 'pc-i440fx-11.1'") }
+    #expect { try FirmwareSearch.read(path, architecture: "aarch64", machine: usual) } throws: { "\($0)".contains("(aarch64)") }
+    let names = ["qemu-system-x86_64", "/usr/bin/qemu-system-aarch64", "qemu-kvm"]
+    #expect(names.map(FirmwareSearch.architecture(ofQEMU:)) == ["x86_64", "aarch64", "x86_64"])
+    try folder.file("20-both.json", Self.descriptor(("/f/CODE", "/both")).utf8)
+    #expect(try FirmwareSearch.firstUEFI(secureBoot: nil, machine: other, in: [folder.path]).executable == "/both")
+  }
+
+  @Test(
+    "the machine type in the user's arguments",
+    arguments: [
+      ([], nil), (["-machine", "q35,smm=on"], "q35"), (["-M", "smm=off,type=pc"], "pc"), (["-M", "smm=off"], "pc"),
+      (["--machine", "q35", "-M", "none"], "none"), (["-machine"], nil),
+    ] as [([String], String?)])
+  func machineType(arguments: [String], type: String?) { #expect(StartPorts.machineType(arguments) == type) }
 
   @Test("where descriptors are")
   func folders() {

@@ -156,6 +156,22 @@ import Testing
     try await far.waitForEnd()
   }
 
+  @Test("what belongs to a device is no stray, and in the way of no monitor's id") @EventLoopActor
+  func devices() async throws {
+    let test = try Hotplugging { name in
+      switch name {
+      case "qom-list": #"{"return": [{"name": "qv-.ram", "type": "child<memory-backend-memfd>"}]}"#
+      case "query-chardev":
+        #"{"return": [{"label": "qv-.tpm", "filename": "disconnected:unix"}, {"label": "qv-.v1", "filename": "x", "frontend-open": false}]}"#
+      default: nil
+      }
+    }
+    let ours = try await test.monitors.findOurs()
+    #expect(ours.ids.isEmpty)
+    try await test.monitors.removeStrays()
+    #expect(!test.qemu.commands.contains { $0.contains("chardev-remove") })
+  }
+
   @Test("counting goes on behind what other daemons made") @EventLoopActor
   func numbering() async throws {
     let test = try Hotplugging { name in

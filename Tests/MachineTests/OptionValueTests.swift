@@ -84,6 +84,8 @@ import Testing
       ("a/b:x", "error: 'a/b' is no name"), ("..:x", "error: '..' is no name"), ("a=b:x", "error: 'a=b' is no name"),
       ("a b:x", "error: 'a b' is no name"), (#"a:\q"#, "error: it has a backslash before what is no escape of C"),
       (#"a:\"#, "error: it ends in a lone backslash"),
+      (#"a:\x+f"#, "error: the escape at its end"), (#"a:\u+041"#, "error: the escape at its end"),
+      (#"a:\0+1"#, "error: the escape at its end"), (#"a:\x-0"#, "error: the escape at its end"),
       (#"a:\x4"#, "error: the escape at its end"), (#"a:\400"#, "error: it has an octal escape above 377"),
       (#"a:\ud800"#, "error: it has an escape for a character"),
     ])

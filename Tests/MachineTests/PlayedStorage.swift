@@ -27,6 +27,8 @@ final class PlayedStorage {
   private(set) var contents = Contents()
   /// Whether guests let go of PCI devices at once. SCSI drives go in any case.
   var guestLetsGo = true
+  /// A device that goes just before a command, which is told by the beginning of its name and path.
+  var leaves: (before: String, device: String)?
   /// The command to refuse, counted from now; 0 for none.
   var refused = 0
   /// From which command on replies are held back, counted from now; 0 for none.
@@ -106,6 +108,10 @@ final class PlayedStorage {
   private func execute(_ name: String, _ arguments: JSONVariant) -> String {
     let id = arguments["id"]?.string ?? ""
     let node = arguments["node-name"]?.string ?? ""
+    if let (command, device) = leaves, "\(name) \(arguments["path"]?.string ?? "")".hasPrefix(command) {
+      leaves = nil
+      return deleted(device) + execute(name, arguments)
+    }
     switch name {
     case "qom-list": return list(arguments["path"]?.string ?? "")
     case "query-block": return #"{"return": [\#(drivesBefore)]}"#

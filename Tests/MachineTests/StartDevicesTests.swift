@@ -262,6 +262,24 @@ import Testing
     #expect(try await last.soon() == "\(MachineError.qmp(.disconnected))")
   }
 
+  @Test("only a program that has failed has something to say of a failure") @EventLoopActor
+  func complaintOfProgram() async throws {
+    func program(_ script: String) throws -> DeviceProgram {
+      DeviceProgram(
+        name: "program", option: "--x", process: try ChildProcess("/bin/sh", ["-c", script], descriptors: [], onLine: { _ in }))
+    }
+    let failed = try program("echo no such thing >&2; exit 3")
+    _ = try await failed.process.ended.soon()
+    #expect(await failed.complaint() == "program exited with status 3: no such thing")
+    let done = try program("echo bye >&2")
+    _ = try await done.process.ended.soon()
+    #expect(await done.complaint() == nil)
+    let running = try program("exec sleep 1000")
+    #expect(await running.complaint() == nil)
+    running.process.signal(SIGKILL)
+    #expect(try await running.process.ended.soon() == .signaled(SIGKILL))
+  }
+
   @Test("a program is looked for on PATH, or in its places")
   @EventLoopActor
   func programs() throws {

@@ -253,8 +253,36 @@ import Testing
     if let text { #expect(DriveName.decode(text) == name) }
   }
 
-  @Test("what is no name is none", arguments: ["a b", "_", "_5", "_xy", "_ff", "ü", "a/b"])
+  @Test("what is no name is none", arguments: ["a b", "_", "_5", "_+5", "_-0", "_xy", "_ff", "ü", "a/b"])
   func noDriveName(text: String) { #expect(DriveName.decode(text) == nil) }
+
+  @Test(
+    "a drive that goes while the inventory is taken is in nobody's way",
+    arguments: [
+      "query-block", "query-named", "qom-get /machine/peripheral/qv-d9", "qom-list /machine/peripheral/qv-p0",
+      "qom-list /machine/peripheral/qv-p1",
+    ])
+  @EventLoopActor
+  func goneMeanwhile(before: String) async throws {
+    var contents = PlayedStorage.Contents()
+    contents.devices = ["qv-d9-a": "qv-p0"]
+    contents.drivers = ["qv-d9-a": "virtio-blk-pci"]
+    contents.nodes = ["qv-d9": "qv-f8", "qv-f8": "/dev/fdset/1"]
+    contents.drives = ["qv-d9-a": "qv-d9"]
+    let played = try PlayedStorage(ports: 2, contents: contents)
+    played.leaves = (before, "qv-d9-a")
+    try await played.storage.add("b", .temporary(), .virtioBlock)
+    #expect(played.leaves == nil)
+    // Its name is free, its port, and its nodes.
+    await #expect { try await played.storage.remove("a") } throws: { $0.isStorage(.notFound) }
+    try await played.storage.add("a", .temporary(), .virtioBlock)
+    #expect(Set(played.contents.devices.values) == ["qv-p0", "qv-p1"])
+    try await played.settle()
+    #expect(played.contents.nodes["qv-d9"] == nil && played.contents.nodes["qv-f8"] == nil)
+    await #expect { try await played.storage.add("c", .temporary(), .virtioBlock) } throws: {
+      "\($0)" == "all 2 PCIe ports for hotplug are taken"
+    }
+  }
 
   @Test("a device that somebody else has deleted is gone for us too") @EventLoopActor
   func deletedByOthers() async throws {

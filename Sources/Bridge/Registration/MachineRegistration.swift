@@ -1,5 +1,6 @@
 import Glibc
 public import Logging
+public import Machine
 import SystemPackage
 public import SystemdEvent
 import Varlink
@@ -10,22 +11,13 @@ import Varlink
 /// is no matter of the command line's.
 @EventLoopActor
 public final class MachineRegistration {
-  /// Whether to register, with systemd-vmspawn's meanings.
-  public enum Policy: String, Sendable, CaseIterable {
-    /// Register where machined runs, and go on if that fails.
-    case auto
-    /// It is a failure if that fails.
-    case yes
-    case no
-  }
-
   /// A machine that was to be registered is not.
   public struct Failure: Error, CustomStringConvertible {
     public let description: String
   }
 
   private let machine: MachineDescription
-  private let policy: Policy
+  private let policy: Tristate
   private let managers: [(scope: RuntimeScope, machined: Machined?)]
   private let logger: Logger
   /// Those that have, or may have, an entry.
@@ -36,8 +28,11 @@ public final class MachineRegistration {
   private static let interactiveLimit = Duration.seconds(60)
   private static let removalLimit = Duration.seconds(3)
 
-  /// - Parameter scope: in the user's, the machine is registered with the system's machined and with the user's.
-  public init(_ machine: MachineDescription, _ policy: Policy, in scope: RuntimeScope, logger: Logger) {
+  /// - Parameters:
+  ///   - policy: whether to register, with systemd-vmspawn's meanings. Under `auto` it is done where machined runs, and the machine
+  ///     goes on if that fails; under `yes` it is a failure.
+  ///   - scope: in the user's, the machine is registered with the system's machined and with the user's.
+  public init(_ machine: MachineDescription, _ policy: Tristate, in scope: RuntimeScope, logger: Logger) {
     self.machine = machine
     self.policy = policy
     self.logger = logger
@@ -47,7 +42,7 @@ public final class MachineRegistration {
   /// Registers the machine, if that is wanted.
   ///
   /// - Parameter cancelled: fulfilled by somebody who does not want to wait any more; this returns then.
-  /// - Throws: ``Failure``, under ``Policy/yes`` only.
+  /// - Throws: ``Failure``, under `yes` only.
   public func register(cancelled: Promise<Void>) async throws(Failure) {
     guard policy != .no else { return }
     let attempts = managers.map { manager in
@@ -94,7 +89,7 @@ public final class MachineRegistration {
     }
     guard !failures.isEmpty else { return }
     let absent = failures.allSatisfy { if case .connect(let error) = $0.error { Self.meansAbsent.contains(error.errno) } else { false } }
-    let reasons = failures.map { "\($0.scope.rawValue): \($0.error)" }.joined(separator: "; ")
+    let reasons = failures.map { "\($0.scope.rawValue): \(reason(of: $0.error, in: $0.scope))" }.joined(separator: "; ")
     guard policy == .auto else {
       throw Failure(
         description: "could not register machine '\(machine.name)' with systemd-machined (\(reasons)): "
@@ -107,6 +102,11 @@ public final class MachineRegistration {
     } else if registered.isEmpty {
       logger.info("not registered with systemd-machined, which does not run")
     }
+  }
+
+  private func reason(of error: VarlinkClientError, in scope: RuntimeScope) -> String {
+    let isNowhere = managers.contains { $0.scope == scope && $0.machined == nil }
+    return isNowhere ? "XDG_RUNTIME_DIR, which leads to it, is not set" : "\(error)"
   }
 
   /// What connecting fails with where machined does not run.

@@ -92,7 +92,10 @@ enum CEscapes {
     var rest = Array(text.utf8)[...]
     /// Takes a number of exactly that many digits.
     func number(_ digits: Int, radix: Int) throws(OptionValueError) -> Int {
-      guard rest.count >= digits, let value = Int(String(decoding: rest.prefix(digits), as: UTF8.self), radix: radix), value >= 0 else {
+      // A sign is none of them, which Int takes too.
+      guard rest.count >= digits, rest.prefix(digits).allSatisfy({ Character(Unicode.Scalar($0)).isHexDigit }),
+        let value = Int(String(decoding: rest.prefix(digits), as: UTF8.self), radix: radix)
+      else {
         throw OptionValueError("the escape at its end, or one in it, is none that C has")
       }
       rest = rest.dropFirst(digits)

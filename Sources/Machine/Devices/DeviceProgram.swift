@@ -7,6 +7,8 @@ import SystemdEvent
 struct DeviceProgram {
   /// Swtpm or virtiofsd, for the log.
   let name: String
+  /// The option that it was started for, as the user wrote it.
+  let option: String
   let process: ChildProcess
 
   /// The first of `places` where there is such a program; those without a slash are looked for on PATH.
@@ -20,9 +22,12 @@ struct DeviceProgram {
     return nil
   }
 
-  /// Why it ended, if it has, in its own words.
-  var complaint: String? {
-    guard let status = process.ended.result else { return nil }
+  /// How long after QEMU's complaint about its device it may end.
+  private static let patience = Duration.milliseconds(500)
+
+  /// Why it failed, in its own words, if it has or is about to. One that ended because QEMU did has not.
+  func complaint() async -> String? {
+    guard let status = await process.ended.value(within: Self.patience), status != .exited(0) else { return nil }
     return "\(name) \(status): \(process.lastWords.suffix(3).joined(separator: "; "))"
   }
 }

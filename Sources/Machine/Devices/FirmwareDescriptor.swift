@@ -116,22 +116,55 @@ enum FirmwareSearch {
     return try FirmwareDescriptor(description)
   }
 
+  /// Reads one that the user has chosen, for a machine that it is made for.
+  @EventLoopActor
+  static func read(_ path: FilePath, architecture: String = usualArchitecture, machine: String) throws(OptionValueError)
+    -> FirmwareDescriptor
+  {
+    let descriptor = try read(path)
+    guard descriptor.fits(architecture: architecture, machine: machine) else {
+      throw OptionValueError("it is not for a machine '\(machine)' (\(architecture)), by its targets")
+    }
+    return descriptor
+  }
+
   /// The first UEFI that fits.
   @EventLoopActor
-  static func firstUEFI(secureBoot: Bool?, in folders: [FilePath] = folders()) throws(OptionValueError) -> FirmwareDescriptor {
+  static func firstUEFI(
+    secureBoot: Bool?, architecture: String = usualArchitecture, machine: String = usualMachine, in folders: [FilePath] = folders()
+  ) throws(OptionValueError) -> FirmwareDescriptor {
     for path in descriptors(in: folders) {
       guard let descriptor = try? read(path), descriptor.fits(architecture: architecture, machine: machine),
         descriptor.fits(secureBoot: secureBoot)
       else { continue }
       return descriptor
     }
+    let target = machine == usualMachine ? "" : " for a machine '\(machine)'"
     let kind = secureBoot.map { $0 ? " with Secure Boot" : " without Secure Boot" } ?? ""
     throw OptionValueError(
-      "no UEFI firmware\(kind) is described in \(folders.map(\.string).joined(separator: ", ")): install the package 'ovmf' (Debian, Ubuntu) or 'edk2-ovmf' (Fedora, Arch)"
+      "no UEFI firmware\(kind)\(target) is described in \(folders.map(\.string).joined(separator: ", ")): install the package 'ovmf' or 'ovmf-generic' (Debian, Ubuntu) or 'edk2-ovmf' (Fedora, Arch)"
     )
   }
 
-  static let architecture = "x86_64"
+  static let usualArchitecture = "x86_64"
+
+  /// What a QEMU plays, by the name of its program.
+  static func architecture(ofQEMU program: String) -> String {
+    let prefix = "qemu-system-"
+    let name = FilePath(program).lastComponent?.string ?? ""
+    return name.hasPrefix(prefix) ? String(name.dropFirst(prefix.count)) : usualArchitecture
+  }
+
   /// A q35 of some version. Descriptors have patterns for all versions.
-  static let machine = "pc-q35-11.1"
+  static let usualMachine = "pc-q35-11.1"
+
+  /// A machine type as descriptors have it, of some version where the user has named none.
+  static func machine(_ type: String?) -> String {
+    switch type {
+    case nil, "q35": usualMachine
+    case "pc": "pc-i440fx-11.1"
+    case "virt": "virt-11.1"
+    case let type?: type
+    }
+  }
 }

@@ -43,7 +43,7 @@ struct SharedFolder {
         program, ["--fd=\(ChildProcess.firstDescriptor)", "--shared-dir=\(source)"] + (isReadOnly ? ["--readonly"] : []),
         descriptors: [listening.descriptorNumber]
       ) { line in logger.debug("\(line)", metadata: ["source": "virtiofsd"]) }
-      return (attachment(connected, bus), connected, DeviceProgram(name: "virtiofsd", process: process))
+      return (attachment(connected, bus), connected, DeviceProgram(name: "virtiofsd", option: option, process: process))
     } catch {
       throw OptionFailure(option, "\(error)")
     }

@@ -13,6 +13,8 @@ final class StartDevices {
   private(set) var commandLine: CommandLineDevices
   private(set) var attachments: [DeviceAttachment] = []
   private(set) var programs: [DeviceProgram] = []
+  /// The one of them whose device is on the command line.
+  private var commandLineProgram: DeviceProgram?
   private(set) var vsockAddress: UInt32?
   /// Files whose descriptors are in ``attachments``.
   private var files: [AnyObject] = []
@@ -49,18 +51,18 @@ final class StartDevices {
     commandLine = CommandLineDevices(ports: StartPorts(qemuArguments: configuration.qemuArguments))
   }
 
-  /// The failure of a start, with the words of a program of a device if it is that which has failed.
-  func explain(_ error: MachineError) -> MachineError {
-    for program in programs {
-      guard let complaint = program.complaint else { continue }
-      switch error {
-      case .option(let failure):
-        return .option(OptionFailure(failure.option, "\(failure.reason) (\(complaint))", isRefusal: failure.isRefusal))
-      case .startFailed(let status, let lastWords): return .startFailed(status, lastWords: lastWords + [complaint])
-      default: return error
-      }
+  /// The failure of a start, with the words of the program of the device that has failed, if that has one and it has failed too.
+  func explain(_ error: MachineError) async -> MachineError {
+    switch error {
+    case .option(let failure):
+      guard let complaint = await programs.first(where: { $0.option == failure.option })?.complaint() else { return error }
+      return .option(OptionFailure(failure.option, "\(failure.reason) (\(complaint))", isRefusal: failure.isRefusal))
+    case .startFailed(let status, let lastWords):
+      // That was before anything came by QMP: the device is one of the command line.
+      guard let complaint = await commandLineProgram?.complaint() else { return error }
+      return .startFailed(status, lastWords: lastWords + [complaint])
+    default: return error
     }
-    return error
   }
 
   /// Ends the programs, for a machine that does not start.
@@ -170,16 +172,22 @@ final class StartDevices {
   private func addFirmware() throws(OptionFailure) {
     let option: String
     let descriptor: FirmwareDescriptor
+    let architecture = FirmwareSearch.architecture(ofQEMU: configuration.qemu)
+    let machine = FirmwareSearch.machine(StartPorts.machineType(configuration.qemuArguments))
     switch configuration.firmware {
     case nil, .bios, .some(.none): return
     case .uefi:
       option = "--firmware=uefi"
-      do { descriptor = try FirmwareSearch.firstUEFI(secureBoot: configuration.secureBoot) } catch {
+      do {
+        descriptor = try FirmwareSearch.firstUEFI(secureBoot: configuration.secureBoot, architecture: architecture, machine: machine)
+      } catch {
         throw OptionFailure(option, "\(error)")
       }
     case .descriptor(let path):
       option = "--firmware=\(path)"
-      do { descriptor = try FirmwareSearch.read(path) } catch { throw OptionFailure(option, "\(error)") }
+      do { descriptor = try FirmwareSearch.read(path, architecture: architecture, machine: machine) } catch {
+        throw OptionFailure(option, "\(error)")
+      }
     }
     do throws(SystemdError) {
       // To know that it can be read; QEMU maps it itself.
@@ -202,6 +210,7 @@ final class StartDevices {
     if configuration.tpm == .auto, DeviceProgram.find(["swtpm"]) == nil { return logger.notice("no TPM: \(TPM.missing)") }
     let (socket, program) = try TPM.start(state: configuration.tpmState, option: "--tpm=\(configuration.tpm.rawValue)", logger: logger)
     programs.append(program)
+    commandLineProgram = program
     commandLine.add(tpm: socket)
   }
 

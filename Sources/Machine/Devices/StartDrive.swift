@@ -35,7 +35,8 @@ struct StartDrive {
     // The bytes may be a guest's, and name any file of the host: QEMU opens those only where the user has said what the image is.
     if format == nil, header?.refersToOtherFiles == true {
       throw OptionFailure(
-        option, "it names other files (a backing file or a data file), as a guest could have it do: say --image-format=qcow2 if you trust it")
+        option,
+        "it names other files (a backing file or a data file), as a guest could have it do: say --image-format=qcow2 if you trust it")
     }
     let format = format ?? ImageFormat(of: backing.raw)
     if format == .qcow2, header == nil { throw OptionFailure(option, "it is no qcow2 image") }

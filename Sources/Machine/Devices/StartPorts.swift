@@ -10,13 +10,19 @@ struct StartPorts {
   let arePossible: Bool
 
   init(qemuArguments: [String]) {
+    let type = Self.machineType(qemuArguments)
+    arePossible = type.map { $0.contains("q35") || $0.hasPrefix("virt") } ?? true
+  }
+
+  /// The machine type that the user's arguments choose; nil if they say nothing of the machine, which is our q35 then.
+  static func machineType(_ qemuArguments: [String]) -> String? {
     let options: Set = ["-machine", "--machine", "-M"]
-    guard let place = qemuArguments.lastIndex(where: options.contains), place + 1 < qemuArguments.count else {
-      arePossible = true
-      return
-    }
-    let type = qemuArguments[place + 1].split(separator: ",").first.map { $0.hasPrefix("type=") ? $0.dropFirst(5) : $0 } ?? ""
-    arePossible = type.contains("q35") || type.hasPrefix("virt")
+    guard let place = qemuArguments.lastIndex(where: options.contains), place + 1 < qemuArguments.count else { return nil }
+    let parts = qemuArguments[place + 1].split(separator: ",")
+    if let named = parts.last(where: { $0.hasPrefix("type=") }) { return String(named.dropFirst("type=".count)) }
+    // With properties alone it is QEMU's own choice.
+    guard let first = parts.first, !first.contains("=") else { return "pc" }
+    return String(first)
   }
 
   static func id(_ number: Int) -> String { "\(Monitors.prefix)c\(number)" }

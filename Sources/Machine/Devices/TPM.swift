@@ -26,7 +26,7 @@ enum TPM {
         ["socket", "--tpm2", "--tpmstate", storage, "--ctrl", "type=unixio,clientfd=\(ChildProcess.firstDescriptor),terminate"],
         descriptors: state == nil ? [theirs.raw, file.raw] : [theirs.raw]
       ) { line in logger.info("\(line)", metadata: ["source": "swtpm"]) }
-      return (OpenFile(pair.takeOurs()), DeviceProgram(name: "swtpm", process: process))
+      return (OpenFile(pair.takeOurs()), DeviceProgram(name: "swtpm", option: option, process: process))
     } catch {
       throw OptionFailure(option, "\(error)")
     }

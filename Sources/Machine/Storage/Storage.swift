@@ -19,6 +19,8 @@ public final class Storage {
   /// The names of drives that were there before us.
   private var immutable: Set<String> = []
   private var inventory: Promise<Result<Void, MachineError>>?
+  /// The devices that went while the inventory was taken: replies that came before may still have them.
+  private var goneMeanwhile: Set<String> = []
   private var counter = 0
   private var operations = 0
   private var idle: Promise<Void>?
@@ -222,6 +224,7 @@ public final class Storage {
     let drive = drives.values.first { $0.deviceID == id }
     switch event.name {
     case "DEVICE_DELETED":
+      if let inventory, inventory.result == nil { goneMeanwhile.insert(id) }
       switch drive?.state {
       case .attached?, .removing?: drive.map(deviceHasGone)
       case .adding?, .replacing?: drive?.wasDeleted = true
@@ -257,6 +260,7 @@ public final class Storage {
     if let inventory { return try await inventory.value.get() }
     let inventory = Promise<Result<Void, MachineError>>()
     self.inventory = inventory
+    defer { goneMeanwhile = [] }
     let result: Result<Void, MachineError>
     do throws(QMPError) {
       result = .success(try await readInventory())
@@ -280,11 +284,14 @@ public final class Storage {
     let nodes = blockNodes.compactMap { $0["node-name"]?.string }
     counter = (devices + nodes).compactMap(Self.number(in:)).max() ?? 0
     let portIDs = (0..<HotplugPorts.count).map(HotplugPorts.id).filter(devices.contains)
-    ports = HotplugPorts(portIDs, taken: try await portsInUse(portIDs, devices))
-    let adoption = try await StorageAdoption(
+    var adoption = try await StorageAdoption(
       devices: listed, nodes: blockNodes, controllerPrefix: Self.controllerPrefix, control: control)
+    let taken = try await portsInUse(portIDs, devices)
+    // From here on events find the drives.
+    ports = HotplugPorts(portIDs, taken: taken.subtracting(adoption.drop(goneMeanwhile)))
     adopt(adoption)
-    await removeStrays(nodes.filter { node in !adoption.drives.contains { $0.id == node || $0.fileNode == node } })
+    let adopted = Set(adoption.drives.flatMap { [$0.id, $0.fileNode] })
+    await removeStrays(nodes.filter { !adopted.contains($0) })
   }
 
   /// Takes over the drives of a daemon before.

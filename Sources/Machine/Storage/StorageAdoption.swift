@@ -9,7 +9,7 @@ struct StorageAdoption {
   /// Where QEMU keeps the devices that have ids.
   static let peripherals = "/machine/peripheral"
 
-  let drives: [Drive]
+  private(set) var drives: [Drive]
   /// The controller that SCSI drives are on, and its port. A daemon has one at a time.
   private(set) var controller: (id: String, port: String)?
 
@@ -20,20 +20,31 @@ struct StorageAdoption {
   init(
     devices: [JSONVariant], nodes: [JSONVariant], controllerPrefix: String, control: ControlMonitor
   ) async throws(QMPError) {
-    drives = devices.compactMap { Drive(device: $0, nodes: nodes) }
+    let found = devices.compactMap { Drive(device: $0, nodes: nodes) }
     let controllers = devices.compactMap { $0["name"]?.string }.filter { $0.hasPrefix(controllerPrefix) }
-    guard !drives.isEmpty || !controllers.isEmpty else { return }
-    let devices = drives.map(\.deviceID) + controllers
+    guard !found.isEmpty || !controllers.isEmpty else {
+      drives = []
+      return
+    }
+    let devices = found.map(\.deviceID) + controllers
     let buses = await control.pipeline(
       devices.map {
         QMPCommand("qom-get", .object(["path": .string("\(Self.peripherals)/\($0)"), "property": .string("parent_bus")]))
       })
     // A bus's path has the id of the port or the controller that it belongs to.
     var parents: [String: String] = [:]
+    var gone: Set<String> = []
     for (device, bus) in zip(devices, buses) {
-      let path = try bus.get().string?.split(separator: "/") ?? []
+      let path: [Substring]
+      do throws(QMPError) { path = try bus.get().string?.split(separator: "/") ?? [] } catch {
+        // It has gone since it was listed.
+        guard case .execute = error else { throw error }
+        gone.insert(device)
+        continue
+      }
       if path.count > 2 { parents[device] = String(path[2]) }
     }
+    drives = found.filter { !gone.contains($0.deviceID) }
     controller = controllers.lazy.compactMap { id in parents[id].map { (id, $0) } }.first
     for drive in drives {
       let parent = parents[drive.deviceID]
@@ -43,6 +54,19 @@ struct StorageAdoption {
         drive.port = parent
       }
     }
+  }
+
+  /// Leaves out devices that have gone meanwhile.
+  ///
+  /// - Returns: the ports that they were on.
+  mutating func drop(_ gone: Set<String>) -> Set<String> {
+    var ports = Set(drives.filter { gone.contains($0.deviceID) }.compactMap(\.port))
+    drives.removeAll { gone.contains($0.deviceID) }
+    if let (id, port) = controller, gone.contains(id) {
+      ports.insert(port)
+      controller = nil
+    }
+    return ports
   }
 }
 

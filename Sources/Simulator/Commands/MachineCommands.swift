@@ -28,7 +28,6 @@ extension Command {
       call.qemu.configuration.name.map { ["name": .string($0)] } ?? .nothing
     },
     Command("query-status") { call throws(CommandFailure) in
-
       let status = call.qemu.isInPreconfig ? "prelaunch" : call.qemu.isRunning ? "running" : "paused"
       return ["running": .boolean(call.qemu.isRunning), "status": .string(status)]
     },
