@@ -118,7 +118,8 @@ let package = Package(
     .testTarget(
       name: "IntegrationTests",
       dependencies: [
-        "Bridge", "Varlink", "TestSupport", "SystemdEvent", "SystemdJSON", .product(name: "SystemPackage", package: "swift-system"),
+        "Bridge", "Machine", "Relay", "Simulator", "Varlink", "TestSupport", "SystemdEvent", "SystemdJSON",
+        .product(name: "Logging", package: "swift-log"), .product(name: "SystemPackage", package: "swift-system"),
       ],
       resources: [.copy("Clients")]),
   ],

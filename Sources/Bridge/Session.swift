@@ -14,8 +14,16 @@ enum Access: String, Sendable {
 /// One upgraded session: who has it, and the relay that carries it.
 @EventLoopActor
 final class Session {
-  /// Also the id of its monitor.
+  /// Also the id of its first monitor.
   let id: String
+  /// The id of the monitor that it has; nil while it is parked.
+  var monitor: String?
+  /// Whether it counts among those that have a monitor or are about to, and since when.
+  var hasTurn = false
+  var turnBegan = ContinuousClock.now
+  /// Whether it is just about to lose its monitor, or to get one.
+  var isParking = false
+  var isWaking = false
   let access: Access
   let peer: PeerCredentials
   let relay: Relay
@@ -29,6 +37,7 @@ final class Session {
 
   init(id: String, access: Access, peer: PeerCredentials, isUpgraded: Bool, relay: Relay) {
     self.id = id
+    monitor = id
     self.isUpgraded = isUpgraded
     self.access = access
     self.peer = peer
@@ -46,6 +55,8 @@ final class Session {
     logger.info("session opened", metadata: metadata)
   }
 
+  private var attachedMonitor: String? { relay.hasMonitor ? monitor : nil }
+
   /// The session as `io.qmpvarlink.Sessions.Session`.
   var description: JSONVariant {
     let statistics = relay.statistics
@@ -57,8 +68,8 @@ final class Session {
         "uid": peer.user.map { .integer($0) }, "gid": peer.group.map { .integer($0) }, "pid": peer.process.map { .integer($0) },
         "command": command.map { .string($0) },
       ]),
-      "monitor": .string(id),
-      "chardev": .string(Monitors.chardev(of: id)),
+      "monitor": attachedMonitor.map { .string($0) },
+      "chardev": attachedMonitor.map { .string(Monitors.chardev(of: $0)) },
       "sinceUSec": .integer(since),
       "idleUSec": .integer(idle.components.seconds * 1_000_000 + idle.components.attoseconds / 1_000_000_000_000),
       "bytesIn": .integer(statistics.bytesFromClient),

@@ -16,10 +16,18 @@ public final class Sessions {
     public var perUser: Int
     /// Bytes of replies and events that a client may leave unread.
     public var unread: Int
-    public init(total: Int = 256, perUser: Int = 128, unread: Int = 16 << 20) {
+    /// How long a session must have been idle to be parked; nil parks none.
+    public var parkAfter: Duration?
+    /// How many monitors the sessions may have at once; one more waits for one.
+    public var activeMonitors: Int
+    public init(
+      total: Int = 1024, perUser: Int = 512, unread: Int = 16 << 20, parkAfter: Duration? = .seconds(5), activeMonitors: Int = 256
+    ) {
       self.total = total
       self.perUser = perUser
       self.unread = unread
+      self.parkAfter = parkAfter
+      self.activeMonitors = activeMonitors
     }
   }
 
@@ -31,6 +39,9 @@ public final class Sessions {
   private let machine: Machine
   private let limits: Limits
   private let logger: Logger
+  private lazy var parking = Parking(
+    machine: machine, options: Parking.Options(after: limits.parkAfter, mostActive: limits.activeMonitors), logger: logger
+  ) { [weak self, logger] in await self?.removeMonitor($0, logger) }
   /// Those that are open, in the order in which they were opened.
   private(set) var all: [Session] = []
   /// The users of those that are being opened.
@@ -62,6 +73,9 @@ public final class Sessions {
 
     // Before the session is there that might delete the other one.
     await machine.keepSpareMonitor()
+    await parking.turns.begin()
+    var hasTurn = true
+    defer { if hasTurn { parking.turns.end() } }
     let added = try await machine.monitors.add()
     let id = added.id
     var client: (input: CInt, output: CInt)?
@@ -72,7 +86,9 @@ public final class Sessions {
       failure = error
     }
     // With no client, whatever the reason, the relay has only to bring the monitor to rest.
-    try begin(id, access: access, peer: call.peer, isUpgraded: true, client: client, monitor: added.takeSocket())
+    let session = try begin(id, access: access, peer: call.peer, isUpgraded: true, client: client, monitor: added.takeSocket())
+    parking.began(session)
+    hasTurn = false
     if let failure { throw failure }
   }
 
@@ -109,6 +125,9 @@ public final class Sessions {
   /// The session of that id.
   func session(_ id: String) -> Session? { all.first { $0.id == id } }
 
+  /// The session that has the monitor of that id.
+  func session(onMonitor id: String) -> Session? { all.first { $0.monitor == id } }
+
   private func checkLimits(_ user: UInt32?) throws(VarlinkError) {
     func refuse(_ limit: Int, perUser: Bool) -> VarlinkError {
       VarlinkError(
@@ -130,7 +149,7 @@ public final class Sessions {
       guard let self, let session else { return }
       if session.relay.state == .stuck {
         logger.warning("a command does not come back; the session waits for it", metadata: ["session": "\(session.id)"])
-        startTask { [machine] in await machine.examineMonitor(session.id) }
+        if let monitor = session.monitor { startTask { [machine] in await machine.examineMonitor(monitor) } }
       }
       self.publish(.changed, session)
     }
@@ -152,19 +171,22 @@ public final class Sessions {
     let end = await relay.drained.value
     whenIdle.cancel()
     session.announce(logger)
-    if end == .drained {
+    switch end {
+    case .drained:
       startTask {
-        await self.removeMonitor(session.id, logger)
+        if let monitor = session.monitor { await self.removeMonitor(monitor, logger) }
         removed.fulfil()
       }
       _ = await removed.value(within: Self.removalShown)
-    } else {
+    case .monitorGone:
       // QEMU has ended, most likely; but a chardev can be closed by other means too.
-      await machine.discardMonitor(session.id)
+      if let monitor = session.monitor { await machine.discardMonitor(monitor) }
       removed.fulfil()
+    case .parked: removed.fulfil()
     }
     await relay.deliver()
     await removed.value
+    if session.isUpgraded { parking.ended(session) }
     all.removeAll { $0 === session }
     logger.info("session closed\(relay.reasonForEnd.map { ": \($0)" } ?? "")")
     publish(.closed, session)
@@ -211,7 +233,7 @@ public final class Sessions {
   /// Ends all sessions, and waits for that, but no longer than `limit`.
   public func stop(within limit: Duration) async {
     isStopping = true
-    for session in all where session.relay.state == .active { session.relay.stop(because: "the daemon stops") }
+    for session in all where [.active, .parked].contains(session.relay.state) { session.relay.stop(because: "the daemon stops") }
     await finished(within: limit)
   }
 
