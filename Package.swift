@@ -124,8 +124,8 @@ let package = Package(
     .testTarget(
       name: "IntegrationTests",
       dependencies: [
-        "Bridge", "QEMUJSON", "Varlink", "TestSupport", "SystemdEvent", "SystemdJSON",
-        .product(name: "SystemPackage", package: "swift-system"),
+        "Bridge", "Machine", "QEMUJSON", "Relay", "Simulator", "Varlink", "TestSupport", "SystemdEvent", "SystemdJSON",
+        .product(name: "Logging", package: "swift-log"), .product(name: "SystemPackage", package: "swift-system"),
       ],
       resources: [.copy("Clients")]),
   ],

@@ -25,6 +25,8 @@ public final class AddedMonitors {
   private let logger: Logger
   /// In the order in which they were added.
   private var all: [AddedMonitor] = []
+  /// Sessions that have no monitor at present.
+  private var parkedSessions: Set<String> = []
   /// The ids of those that are being added.
   private var adding: Set<String> = []
   private var watchers: [Int: (Change, JSONVariant) -> Void] = [:]
@@ -113,7 +115,7 @@ public final class AddedMonitors {
       }
       return try await monitor.removal.value.get()
     }
-    if let session = sessions.session(id), session.mode == .own {
+    if let session = sessions.session(onMonitor: id) {
       session.relay.stop(because: reason)
       _ = await session.ended.value
       return
@@ -163,7 +165,7 @@ public final class AddedMonitors {
 
   private func description(of monitor: MonitorDescription) -> JSONVariant {
     if let added = all.first(where: { $0.id == monitor.id }) { return added.description }
-    if let session = sessions.session(monitor.id) { return description(of: session) }
+    if let session = sessions.session(onMonitor: monitor.id) { return description(of: session) }
     return .object([
       "id": .string(monitor.id), "mode": .string(monitor.mode.rawValue), "chardev": monitor.chardev.map { .string($0) },
       "dynamic": .boolean(monitor.isDynamic), "control": .boolean(monitor.isControl),
@@ -174,9 +176,11 @@ public final class AddedMonitors {
 
   private func description(of session: Session) -> JSONVariant {
     .object([
-      "id": .string(session.id), "mode": .string(MonitorDescription.Mode.qmp.rawValue),
-      "chardev": .string(Monitors.chardev(of: session.id)), "dynamic": .boolean(true), "control": .boolean(false),
-      "state": .string(session.relay.state.rawValue), "connected": .boolean(!session.relay.clientIsGone),
+      "id": .string(session.monitor ?? session.id), "mode": .string(MonitorDescription.Mode.qmp.rawValue),
+      "chardev": .string(Monitors.chardev(of: session.monitor ?? session.id)), "dynamic": .boolean(true), "control": .boolean(false),
+      // The monitor of a session that has just been parked is gone.
+      "state": .string(session.relay.state == .parked ? "removing" : session.relay.state.rawValue),
+      "connected": .boolean(!session.relay.clientIsGone),
       "negotiated": .boolean(session.relay.isNegotiated), "pretty": .boolean(false),
     ])
   }
@@ -200,8 +204,14 @@ public final class AddedMonitors {
     if let monitor = all.first(where: { $0.id == session.id }) {
       // What follows its end is published when it is known.
       if change != .closed { publish(.changed, monitor.description) }
-    } else if session.isUpgraded, session.mode == .own {
-      publish(change == .opened ? .added : change == .closed ? .removed : .changed, description(of: session))
+    } else if session.isUpgraded, session.monitor != nil {
+      let isParked = session.relay.state == .parked
+      let wasParked = change == .changed && parkedSessions.remove(session.id) != nil
+      if isParked { parkedSessions.insert(session.id) }
+      let kind: Change = change == .opened || wasParked ? .added : change == .closed || isParked ? .removed : .changed
+      publish(kind, description(of: session))
+    } else if change == .closed {
+      parkedSessions.remove(session.id)
     }
   }
 }

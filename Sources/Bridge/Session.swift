@@ -19,8 +19,16 @@ enum SessionMode: String, Sendable {
 /// One upgraded session: who has it, and the relay that carries it.
 @EventLoopActor
 final class Session {
-  /// Also the id of its monitor, if that is its own.
+  /// Also the id of its first monitor, if that is its own.
   let id: String
+  /// The id of the monitor of its own that it has; nil while it is parked.
+  var monitor: String?
+  /// Whether it counts among those that have a monitor or are about to, and since when.
+  var hasTurn = false
+  var turnBegan = ContinuousClock.now
+  /// Whether it is just about to lose its monitor, or to get one.
+  var isParking = false
+  var isWaking = false
   let access: Access
   let peer: PeerCredentials
   let relay: Relay
@@ -37,6 +45,7 @@ final class Session {
   init(id: String, access: Access, peer: PeerCredentials, isUpgraded: Bool, place: SharedSessions.Place?, relay: Relay) {
     self.id = id
     self.place = place
+    monitor = place == nil ? id : nil
     self.isUpgraded = isUpgraded
     self.access = access
     self.peer = peer
@@ -44,8 +53,6 @@ final class Session {
   }
 
   var mode: SessionMode { place == nil ? .own : .shared }
-  /// The monitor that was added for it, or for it and others.
-  var monitor: String? { if let place { place.monitor } else { id } }
 
   private var isAnnounced = false
 
@@ -60,6 +67,9 @@ final class Session {
     logger.info("session opened", metadata: metadata)
   }
 
+  /// The monitor that was added for it, or for it and others.
+  private var attachedMonitor: String? { if let place { place.monitor } else { relay.hasMonitor ? monitor : nil } }
+
   /// The session as `io.qmpvarlink.Sessions.Session`.
   var description: JSONVariant {
     let statistics = relay.statistics
@@ -72,8 +82,8 @@ final class Session {
         "command": command.map { .string($0) },
       ]),
       "mode": .string(mode.rawValue),
-      "monitor": monitor.map { .string($0) },
-      "chardev": monitor.map { .string(Monitors.chardev(of: $0)) },
+      "monitor": attachedMonitor.map { .string($0) },
+      "chardev": attachedMonitor.map { .string(Monitors.chardev(of: $0)) },
       "sinceUSec": .integer(since),
       "idleUSec": .integer(idle.components.seconds * 1_000_000 + idle.components.attoseconds / 1_000_000_000_000),
       "bytesIn": .integer(statistics.bytesFromClient),

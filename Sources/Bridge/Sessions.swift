@@ -16,10 +16,18 @@ public final class Sessions {
     public var perUser: Int
     /// Bytes of replies and events that a client may leave unread.
     public var unread: Int
-    public init(total: Int = 256, perUser: Int = 128, unread: Int = 16 << 20) {
+    /// How long a session must have been idle to be parked; nil parks none.
+    public var parkAfter: Duration?
+    /// How many monitors the sessions may have at once; one more waits for one.
+    public var activeMonitors: Int
+    public init(
+      total: Int = 256, perUser: Int = 128, unread: Int = 16 << 20, parkAfter: Duration? = nil, activeMonitors: Int = 256
+    ) {
       self.total = total
       self.perUser = perUser
       self.unread = unread
+      self.parkAfter = parkAfter
+      self.activeMonitors = activeMonitors
     }
   }
 
@@ -33,6 +41,9 @@ public final class Sessions {
   private let shared: SharedSessions
   private var sharedCounter = 0
   private let logger: Logger
+  private lazy var parking = Parking(
+    machine: machine, options: Parking.Options(after: limits.parkAfter, mostActive: limits.activeMonitors), logger: logger
+  ) { [weak self, logger] in await self?.removeMonitor($0, logger) }
   /// Those that are open, in the order in which they were opened.
   private(set) var all: [Session] = []
   /// The users of those that are being opened.
@@ -68,6 +79,9 @@ public final class Sessions {
     if try await isShared(mode) { return try await openShared(call, access) }
     // Before the session is there that might delete the other one.
     await machine.keepSpareMonitor()
+    await parking.turns.begin()
+    var hasTurn = true
+    defer { if hasTurn { parking.turns.end() } }
     let added = try await machine.monitors.add()
     let id = added.id
     var client: (input: CInt, output: CInt)?
@@ -78,7 +92,9 @@ public final class Sessions {
       failure = error
     }
     // With no client, whatever the reason, the relay has only to bring the monitor to rest.
-    try begin(id, access: access, peer: call.peer, isUpgraded: true, client: client, monitor: added.takeSocket())
+    let session = try begin(id, access: access, peer: call.peer, isUpgraded: true, client: client, monitor: added.takeSocket())
+    parking.began(session)
+    hasTurn = false
     if let failure { throw failure }
   }
 
@@ -149,6 +165,9 @@ public final class Sessions {
   /// The session of that id.
   func session(_ id: String) -> Session? { all.first { $0.id == id } }
 
+  /// The session that has the monitor of that id.
+  func session(onMonitor id: String) -> Session? { all.first { $0.monitor == id } }
+
   private func checkLimits(_ user: UInt32?) throws(VarlinkError) {
     func refuse(_ limit: Int, perUser: Bool) -> VarlinkError {
       VarlinkError(
@@ -200,19 +219,24 @@ public final class Sessions {
         removed.fulfil()
       }
       _ = await removed.value(within: Self.removalShown)
-    } else if end == .drained {
-      startTask {
-        await self.removeMonitor(session.id, logger)
-        removed.fulfil()
-      }
-      _ = await removed.value(within: Self.removalShown)
     } else {
-      // QEMU has ended, most likely; but a chardev can be closed by other means too.
-      await machine.discardMonitor(session.id)
-      removed.fulfil()
+      switch end {
+      case .drained:
+        startTask {
+          if let monitor = session.monitor { await self.removeMonitor(monitor, logger) }
+          removed.fulfil()
+        }
+        _ = await removed.value(within: Self.removalShown)
+      case .monitorGone:
+        // QEMU has ended, most likely; but a chardev can be closed by other means too.
+        if let monitor = session.monitor { await machine.discardMonitor(monitor) }
+        removed.fulfil()
+      case .parked: removed.fulfil()
+      }
     }
     await relay.deliver()
     await removed.value
+    if session.isUpgraded { parking.ended(session) }
     all.removeAll { $0 === session }
     logger.info("session closed\(relay.reasonForEnd.map { ": \($0)" } ?? "")")
     publish(.closed, session)
@@ -259,7 +283,7 @@ public final class Sessions {
   /// Ends all sessions, and waits for that, but no longer than `limit`.
   public func stop(within limit: Duration) async {
     isStopping = true
-    for session in all where session.relay.state == .active { session.relay.stop(because: "the daemon stops") }
+    for session in all where [.active, .parked].contains(session.relay.state) { session.relay.stop(because: "the daemon stops") }
     await finished(within: limit)
   }
 

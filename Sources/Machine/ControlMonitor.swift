@@ -111,6 +111,7 @@ final class ControlMonitor {
   private func adopt() {
     let client = client
     client.responseLimit = responseLimit
+    client.keepsEventText = true
     client.onEvent = { [weak self] event in self?.onEvent?(event) }
     client.onRespondingChange = { [weak self] in self?.respondingChanged() }
     startTask { [weak self] in

@@ -29,10 +29,13 @@ public final class Machine {
   private let programs: [DeviceProgram]
   /// The socket of a QMP server that this machine's QEMU has beside ours and that nobody used, for sessions that share it.
   var spareSocket: FilePath?
+  /// The machine's events, numbered.
+  public let feed = EventFeed()
   let control: ControlMonitor
   let outOfBand: OutOfBandMonitor
   private let statusQuery: SharedQuery<Result<Status, MachineError>>
   let logger: Logger
+  private var spareEvents: SpareEvents?
   private var spareInTheMaking: Promise<Void>?
   private var wantsSpare = false
   private var subscribers: [Int: (QMPEvent) -> Void] = [:]
@@ -55,6 +58,7 @@ public final class Machine {
     control.onEvent = { [weak self] event in self?.publish(event) }
     for program in programs { watch(program) }
     control.onTakeOver = { [weak self] old in
+      self?.catchUp()
       startTask {
         // What a session has left of the monitor before.
         if let old { await self?.monitors.discard(old) }
@@ -179,6 +183,7 @@ public final class Machine {
       let id = added.id
       let client = try QMPClient(added.takeSocket())
       client.responseLimit = Self.detachLimit
+      let events = SpareEvents(of: client, since: feed.position)
       do {
         _ = try await client.negotiate()
       } catch {
@@ -186,6 +191,8 @@ public final class Machine {
         throw error
       }
       control.keep(spare: client, id: id)
+      spareEvents = events
+      startTask { await events.align(with: self) }
     } catch {
       logger.warning("no spare monitor: \(error)")
     }
@@ -224,8 +231,18 @@ public final class Machine {
 
   public func unsubscribe(_ subscription: Int) { subscribers[subscription] = nil }
 
+  /// What the control monitor did not give any more, after the spare one has taken its place.
+  private func catchUp() {
+    let events = spareEvents?.events(from: feed.position)
+    spareEvents = nil
+    guard let events else { return feed.mayHaveMissed() }
+    for event in events { publish(event) }
+  }
+
   private func publish(_ event: QMPEvent) {
     logger.debug("event \(event.name)")
+    spareEvents?.drop(before: feed.position + 1)
+    feed.append(event.text)
     // First: whoever is told that a drive has gone may add the next at once.
     storage.handle(event)
     for subscription in subscribers.keys.sorted() { subscribers[subscription]?(event) }

@@ -58,7 +58,14 @@ struct Backlog: ~Copyable {
     return .empty
   }
 
-  /// The same without descriptors.
+  /// Keeps bytes until there is a descriptor to write them to. The descriptors are taken.
+  mutating func hold(_ chunk: UnsafeRawBufferPointer, descriptors passed: inout PassedDescriptors) -> Progress {
+    bytes.append(contentsOf: chunk)
+    if !passed.isEmpty { descriptors.append(passed.take()) }
+    return .blocked
+  }
+
+  /// ``write(_:descriptors:to:)`` without descriptors.
   mutating func write(_ chunk: UnsafeRawBufferPointer, to output: Endpoint) -> Progress {
     var none = PassedDescriptors()
     return write(chunk, descriptors: &none, to: output)

@@ -37,6 +37,17 @@ struct CommandStream {
   /// Whether a command has begun and not ended.
   var isAmidCommand: Bool { isStreaming || !held.isEmpty }
 
+  /// More white space than this is not put back, in bytes: QEMU takes some 5 µs for each.
+  private static let longestPadding = 65536
+
+  /// Goes on with a new monitor. A command whose beginning is held back stays.
+  ///
+  /// - Parameter column: how many bytes that will have had, on one line.
+  mutating func beginAnew(column: Int) {
+    forwarded = TextPosition(column: column)
+    if held.isEmpty { scanner = CommandScanner() }
+  }
+
   /// Takes in what the client wrote, and hands what is to be forwarded to `emit`, in order.
   mutating func consume(_ input: UnsafeRawBufferPointer, _ emit: (Piece) -> Void) {
     var rest = input[...]
@@ -112,6 +123,10 @@ struct CommandStream {
   private mutating func align(_ emit: (Piece) -> Void) {
     let padding = forwarded.padding(to: written)
     guard !padding.isEmpty else { return }
+    guard padding.count <= Self.longestPadding else {
+      written = forwarded
+      return
+    }
     forwarded = written
     emit(.raw(padding[...]))
   }

@@ -22,6 +22,8 @@ struct DrainFilter {
   private var passing: Bool
   /// The nonce has come; nothing is passed on any more.
   private(set) var isDone = false
+  /// What came behind the nonce in the same piece: events, at most.
+  private(set) var rest: [UInt8] = []
 
   /// - Parameters:
   ///   - nonce: what the id of the drain's command contains; no reply of the client's may.
@@ -61,6 +63,7 @@ struct DrainFilter {
       message.append(contentsOf: line)
       if !scanner.isMidMessage {
         finishMessage(&output)
+        if isDone { self.rest = Array(rest) }
       } else if message.count > Self.longestHeld {
         release(&output)
         passing = true

@@ -36,6 +36,8 @@ public final class Relay {
     case drained
     /// QEMU closed the monitor; there is nothing to remove.
     case monitorGone
+    /// The session had no monitor; there is nothing to remove.
+    case parked
   }
 
   /// Where a session is in its life.
@@ -47,6 +49,8 @@ public final class Relay {
     /// The same for longer than ``stuckAfter``: a command does not come back. The session waits for it, as long as it takes:
     /// removing a monitor under a command can kill QEMU.
     case stuck
+    /// The client may send commands, and the session gets a monitor for the next.
+    case parked
   }
 
   /// What went through.
@@ -57,6 +61,8 @@ public final class Relay {
     public var replies = 0
     /// When anything moved last.
     public var lastActivity = ContinuousClock.now
+    /// When the client sent something last, or got a reply.
+    public var lastCommand = ContinuousClock.now
   }
 
   /// How long a client may take to close its side after it got our end of file.
@@ -72,12 +78,14 @@ public final class Relay {
   public let drained = Promise<End>()
   /// Called when ``state`` has changed.
   public var onStateChange: (() -> Void)?
-  public private(set) var state = State.active {
+  public internal(set) var state = State.active {
     didSet { if state != oldValue { onStateChange?() } }
   }
-  public private(set) var statistics = Statistics()
+  public internal(set) var statistics = Statistics()
   /// Why the session was ended from this side, if it was.
-  public private(set) var reasonForEnd: String?
+  public internal(set) var reasonForEnd: String?
+  /// Called when a parked session has something for QEMU: it is to be given a monitor.
+  public var onWake: (() -> Void)?
 
   private let options: Options
   private let delivered = Promise<Void>()
@@ -85,31 +93,38 @@ public final class Relay {
 
   private var inputDescriptor: OwnedDescriptor?
   private var outputDescriptor: OwnedDescriptor?
-  private let monitorDescriptor: OwnedDescriptor
+  var monitorDescriptor: OwnedDescriptor?
   private let input: Endpoint?
   private let output: Endpoint?
-  private let monitor: Endpoint
-  private var inputSource: EventSource?
+  /// Nil while the session is parked.
+  var monitor: Endpoint?
+  var inputSource: EventSource?
   private var outputSource: EventSource?
-  private var monitorSource: EventSource?
+  var monitorSource: EventSource?
   private var stuckTimer: EventSource?
 
   /// Towards the monitor, and towards the client.
-  private var upstream = Backlog()
+  var upstream = Backlog()
   private var downstream = Backlog()
-  private var commands = CommandStream()
-  private var replies = ReplyScanner()
+  var commands = CommandStream()
+  var replies = ReplyScanner()
   private var refusals: RefusalFilter?
   /// Came with bytes that are held back still. QEMU keeps the newest ones only, and so does this.
   private var heldDescriptors = PassedDescriptors()
   /// Names that the client gave to descriptors in QEMU, as JSON strings.
   private var descriptorNames: Set<String> = []
-  private var hasPassedDescriptors = false
+  var hasPassedDescriptors = false
+  /// The client may have asked for out-of-band execution, which lives in its monitor.
+  var mayBeOutOfBand = false
   /// The client will send no more, or is not listened to any more.
-  private var inputHasEnded = false
+  var inputHasEnded = false
   /// The client takes no more: replies are read and dropped.
   public private(set) var clientIsGone = false
-  private var drain: DrainFilter?
+  var drain: DrainFilter?
+  /// What parking has come to, while it is under way.
+  var parking: Parking?
+  /// Keeps events from the client that it had from elsewhere.
+  var skipping: EventSkipper?
 
   /// The one buffer that every session reads into; what cannot be written at once moves to a backlog.
   private static let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 65536, alignment: 16)
@@ -128,8 +143,9 @@ public final class Relay {
     client: (input: CInt, output: CInt)?, monitor: consuming OwnedDescriptor, options: Options = Options()
   ) throws(SystemdError) {
     self.options = options
-    self.monitor = Endpoint(socket: monitor)
-    monitorDescriptor = monitor
+    let endpoint = Endpoint(socket: monitor)
+    self.monitor = endpoint
+    monitorDescriptor = consume monitor
     if let client {
       let inputDescriptor = OwnedDescriptor(owning: client.input)
       let outputDescriptor = OwnedDescriptor(owning: client.output)
@@ -142,7 +158,7 @@ public final class Relay {
       output = nil
     }
     if options.refusal != nil { refusals = RefusalFilter(nonce: Self.makeNonce()) }
-    monitorSource = try EventSource.descriptor(self.monitor.raw, .readable) { [weak self] in self?.monitorReady($0) }
+    monitorSource = try EventSource.descriptor(endpoint.raw, .readable) { [weak self] in self?.monitorReady($0) }
     if let client {
       inputSource = try EventSource.descriptor(client.input, .readable) { [weak self] in self?.inputReady($0) }
     } else {
@@ -251,6 +267,7 @@ public final class Relay {
   private func take(_ chunk: UnsafeRawBufferPointer, _ descriptors: inout PassedDescriptors) {
     statistics.bytesFromClient += chunk.count
     statistics.lastActivity = .now
+    statistics.lastCommand = statistics.lastActivity
     if !descriptors.isEmpty {
       hasPassedDescriptors = true
       heldDescriptors.close()
@@ -273,13 +290,19 @@ public final class Relay {
       refuse("This session takes plain JSON commands of at most \(CommandStream.longestHeld) bytes, and ends here", id: nil)
     }
     if !Self.outgoing.isEmpty {
-      upstreamMoved(Self.outgoing.withUnsafeBytes { upstream.write($0, descriptors: &heldDescriptors, to: monitor) })
+      upstreamMoved(
+        Self.outgoing.withUnsafeBytes { bytes in
+          guard let monitor else { return upstream.hold(bytes, descriptors: &heldDescriptors) }
+          return upstream.write(bytes, descriptors: &heldDescriptors, to: monitor)
+        })
+      if monitor == nil { onWake?() }
     }
     if isUnreadable, options.refusal != nil { stop(because: "input that is not plain JSON on a restricted session") }
   }
 
   private func forward(command: ArraySlice<UInt8>) {
     statistics.commands += 1
+    if !replies.isNegotiated, !mayBeOutOfBand { mayBeOutOfBand = Self.mentionsOutOfBand(command) }
     guard hasPassedDescriptors || options.refusal != nil else {
       Self.outgoing += command
       return
@@ -304,9 +327,10 @@ public final class Relay {
     if let placeholder = refusals?.placeholder(for: Array(reply.utf8)) { Self.outgoing += placeholder }
   }
 
-  private func upstreamMoved(_ progress: Backlog.Progress) {
+  func upstreamMoved(_ progress: Backlog.Progress) {
     switch progress {
     case .empty:
+      if parking?.isDraining == true { break }
       if !inputHasEnded { inputSource?.isEnabled = true } else if drain == nil { beginDrain() }
     case .blocked:
       // Disabled, not merely uninterested: a hang-up is reported regardless, again and again.
@@ -334,7 +358,7 @@ public final class Relay {
     outputDescriptor = nil
   }
 
-  private func endInput() {
+  func endInput() {
     inputHasEnded = true
     if drained.result == nil {
       state = .draining
@@ -344,44 +368,57 @@ public final class Relay {
     heldDescriptors.close()
     // From now on only the output can tell that the client is gone for good.
     watchOutput(downstream.isEmpty ? [] : .writable)
-    if upstream.isEmpty, drain == nil { beginDrain() }
+    if upstream.isEmpty, drain == nil, parking?.isDraining != true { beginDrain() }
   }
 
   private func beginDrain() {
     guard drained.result == nil else { return }
+    // Nothing of the session is in QEMU.
+    guard let monitor else { return end(.parked) }
+    forgetEvents()
     let nonce = Self.makeNonce()
     drain = DrainFilter(nonce: nonce, after: replies)
     let request = DrainFilter.request(nonce: nonce, closing: descriptorNames)
     upstreamMoved(request.withUnsafeBytes { upstream.write($0, to: monitor) })
   }
 
-  private static func makeNonce() -> String { String(UInt64.random(in: 1 << 60...UInt64.max), radix: 16) }
+  static func makeNonce() -> String { String(UInt64.random(in: 1 << 60...UInt64.max), radix: 16) }
 
   // MARK: monitor to client
 
-  private func monitorReady(_ ready: Readiness) {
-    if ready.contains(.writable) { upstreamMoved(upstream.flush(to: monitor)) }
+  func monitorReady(_ ready: Readiness) {
+    if ready.contains(.writable), let monitor { upstreamMoved(upstream.flush(to: monitor)) }
     if drained.result == nil, !ready.isDisjoint(with: [.readable, .hangUp, .error]) { readMonitor() }
   }
 
   private func readMonitor() {
+    guard let monitor else { return }
     var descriptors = PassedDescriptors()
     switch receive(monitor.raw, isSocket: true, into: Self.scratch, descriptors: &descriptors) {
-    case .bytes(0), .failed: end(.monitorGone)
+    case .bytes(0), .failed: if parking?.isDraining == true { monitorClosedForParking() } else { end(.monitorGone) }
     case .wouldBlock: break
     case .bytes(let count):
       statistics.lastActivity = .now
       let chunk = UnsafeRawBufferPointer(rebasing: Self.scratch[..<count])
-      statistics.replies += replies.count(in: chunk)
-      if refusals == nil, drain == nil { return deliver(chunk, &descriptors) }
-      var owed = refusals?.filter(chunk) ?? Array(chunk)
-      if drain != nil, let filtered = owed.withUnsafeBytes({ drain?.filter($0) }) { owed = filtered }
-      owed.withUnsafeBytes { deliver($0, &descriptors) }
+      let began = replies.count(in: chunk)
+      statistics.replies += began
+      if began > 0 { statistics.lastCommand = statistics.lastActivity }
+      if parking != nil { return readMonitorForParking(chunk, &descriptors) }
+      if refusals == nil, drain == nil, skipping == nil { return deliver(chunk, &descriptors) }
+      if skipping != nil { return readMonitorSkipping(chunk, &descriptors) }
+      pass(chunk, &descriptors)
       if drain?.isDone == true { end(.drained) }
     }
   }
 
-  private func deliver(_ chunk: UnsafeRawBufferPointer, _ descriptors: inout PassedDescriptors) {
+  /// Gives the client what it is to have of what the monitor sent.
+  func pass(_ chunk: UnsafeRawBufferPointer, _ descriptors: inout PassedDescriptors) {
+    var owed = refusals?.filter(chunk) ?? Array(chunk)
+    if drain != nil, let filtered = owed.withUnsafeBytes({ drain?.filter($0) }) { owed = filtered }
+    owed.withUnsafeBytes { deliver($0, &descriptors) }
+  }
+
+  func deliver(_ chunk: UnsafeRawBufferPointer, _ descriptors: inout PassedDescriptors) {
     guard !clientIsGone, !chunk.isEmpty, let output else { return }
     statistics.bytesToClient += chunk.count
     downstreamMoved(downstream.write(chunk, descriptors: &descriptors, to: output))
@@ -452,8 +489,9 @@ public final class Relay {
     monitorSource?.interest = upstream.isEmpty ? .readable : [.readable, .writable]
   }
 
-  private func end(_ end: End) {
+  func end(_ end: End) {
     guard drained.result == nil else { return }
+    parking?.abandon()
     monitorSource.cancel()
     stuckTimer = nil
     inputHasEnded = true

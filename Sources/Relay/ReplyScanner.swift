@@ -24,6 +24,9 @@ struct ReplyScanner {
   /// Whether the last byte was in the middle of a message.
   var isMidMessage: Bool { place != .start }
 
+  /// Goes on with another monitor.
+  mutating func beginAnew() { place = .start }
+
   /// How many replies begin in `bytes`.
   mutating func count(in bytes: UnsafeRawBufferPointer) -> Int {
     var count = 0

@@ -42,7 +42,9 @@ final class Daemon {
 
   private init(_ options: ServiceOptions, _ stopLimits: Machine.StopLimits?, _ logger: Logger) {
     self.options = options
-    sessionLimits = Sessions.Limits(total: options.maxSessions, perUser: options.maxSessionsPerUser, unread: options.unreadLimit << 20)
+    sessionLimits = Sessions.Limits(
+      total: options.maxSessions, perUser: options.maxSessionsPerUser, unread: options.unreadLimit << 20,
+      parkAfter: options.parkAfter.duration, activeMonitors: options.maxActiveMonitors)
     self.stopLimits = stopLimits
     self.logger = logger
   }

@@ -51,6 +51,24 @@ struct ServiceOptions: ParsableArguments {
   @Option(name: .long, help: ArgumentHelp("How many of them one user may have.", valueName: "number"))
   var maxSessionsPerUser = 128
 
+  @Option(
+    name: .long,
+    help: ArgumentHelp(
+      """
+      After how many seconds without a command a session is parked: it gives its monitor back, which costs QEMU time, and has one \
+      again with the next command. 'never' parks none.
+      """, valueName: "seconds|never"))
+  var parkAfter = IdleTime.never
+
+  @Option(
+    name: .long,
+    help: ArgumentHelp(
+      """
+      How many monitors the sessions may have at once. Further sessions with something to say wait for one, and those that have \
+      one are parked sooner.
+      """, valueName: "number"))
+  var maxActiveMonitors = 256
+
   @Option(name: .long, help: ArgumentHelp("How many monitors may be added by io.qmpvarlink.Monitors.Add.", valueName: "number"))
   var maxMonitors = 64
 
@@ -71,10 +89,34 @@ struct ServiceOptions: ParsableArguments {
 
   func validate() throws {
     guard maxSessions >= 0, maxSessionsPerUser >= 0 else { throw ValidationError("A number of sessions must not be negative.") }
+    guard maxActiveMonitors > 0 else { throw ValidationError("--max-active-monitors must be at least 1.") }
     guard maxMonitors >= 0 else { throw ValidationError("--max-monitors must not be negative.") }
     guard (1...86400).contains(responseLimit) else { throw ValidationError("--response-limit must be 1 to 86400 seconds.") }
     guard (1...65536).contains(unreadLimit) else { throw ValidationError("--unread-limit must be 1 to 65536 MiB.") }
   }
+}
+
+/// How long a session may be idle; in seconds, with a fraction if need be, or without a limit.
+struct IdleTime: ExpressibleByArgument {
+  private static let longest = 86400.0
+  /// Nil for ever.
+  let seconds: Double?
+
+  static let never = IdleTime(seconds: nil)
+
+  private init(seconds: Double?) { self.seconds = seconds }
+
+  init?(argument: String) {
+    if argument == "never" {
+      seconds = nil
+    } else {
+      guard let seconds = Double(argument), (0.01...Self.longest).contains(seconds) else { return nil }
+      self.seconds = seconds
+    }
+  }
+
+  var defaultValueDescription: String { seconds.map { "\(Int($0))" } ?? "never" }
+  var duration: Duration? { seconds.map { .seconds($0) } }
 }
 
 extension MachineName: ExpressibleByArgument {

@@ -1,0 +1,239 @@
+import Logging
+import Machine
+import QMP
+import Relay
+import SystemdEvent
+
+/// Takes the monitors of idle sessions away and gives them one again when they need it.
+///
+/// An idle monitor costs every command of its machine time; a parked session costs nothing. It has its events from the daemon's own
+/// feed meanwhile, and ``EventFence`` says where it changes from one to the other. What cannot be said for certain ends the session
+/// with a reason: a client that is told nothing would go on with a gap.
+@EventLoopActor
+final class Parking {
+  /// When sessions are parked.
+  struct Options: Sendable {
+    /// How long a session must have been idle; nil parks none.
+    var after: Duration?
+    /// How many monitors sessions may have at once. One more session waits, and those that have a monitor and are idle or have had
+    /// it for ``Parking/slice`` give it back.
+    var mostActive: Int
+  }
+
+  /// How long a session keeps its monitor when others wait for one.
+  private static let slice = Duration.milliseconds(50)
+  /// How many sessions are parked at once.
+  private static let mostAtOnce = 8
+
+  let turns: Turns
+  private let machine: Machine
+  private let options: Options
+  private let logger: Logger
+  private let standby: StandbyMonitors
+  private var attached: [ObjectIdentifier: Session] = [:]
+  private var parked: [ObjectIdentifier: Session] = [:]
+  private var underWay = 0
+  private var timer: EventSource?
+
+  /// - Parameter remove: removes a monitor that is at rest, by its id.
+  init(machine: Machine, options: Options, logger: Logger, remove: @escaping (String) async -> Void) {
+    self.machine = machine
+    self.options = options
+    self.logger = logger
+    turns = Turns(limit: options.mostActive)
+    standby = StandbyMonitors(machine: machine, remove: remove)
+    turns.onWait = { [weak self] in self?.look() }
+    machine.feed.onEvent = { [weak self] in self?.tell($0) }
+    machine.feed.onGap = { [weak self] in self?.feedHasGap() }
+    machine.disconnected.whenFulfilled { [weak self] _ in self?.machineIsGone() }
+  }
+
+  /// Looks after a session that has a monitor, and a turn.
+  func began(_ session: Session) {
+    session.hasTurn = true
+    session.turnBegan = .now
+    attached[ObjectIdentifier(session)] = session
+    session.relay.onWake = { [weak self, weak session] in
+      guard let self, let session else { return }
+      startTask { await self.wake(session) }
+    }
+    watch()
+  }
+
+  /// The session's monitor is gone for good.
+  func ended(_ session: Session) {
+    attached[ObjectIdentifier(session)] = nil
+    leaveParked(session)
+    endTurn(session)
+  }
+
+  private func endTurn(_ session: Session) {
+    guard session.hasTurn else { return }
+    session.hasTurn = false
+    turns.end()
+  }
+
+  // MARK: who is parked
+
+  /// Looks now and then for sessions to be parked, while there are any that might.
+  private func watch() {
+    guard timer == nil, let after = options.after, !attached.isEmpty else { return }
+    let interval = turns.waitingCount > 0 ? Self.slice / 2 : min(max(after / 4, .milliseconds(10)), .seconds(1))
+    timer = try? EventSource.timer(after: interval) { [weak self] in
+      self?.timer = nil
+      self?.look()
+    }
+  }
+
+  private func look() {
+    guard let after = options.after else { return }
+    let now = ContinuousClock.now
+    let sessions = attached.values.filter { !$0.isParking }.sorted {
+      $0.relay.statistics.lastCommand < $1.relay.statistics.lastCommand
+    }
+    var needed = turns.waitingCount - underWay
+    for session in sessions where underWay < Self.mostAtOnce {
+      let relay = session.relay
+      let isIdle = now - relay.statistics.lastCommand >= after
+      let isDue = needed > 0 && (now - session.turnBegan >= Self.slice)
+      if (isIdle || isDue) && relay.canPark() {
+        startParking(session, byForce: false)
+        needed -= 1
+      } else if isDue, relay.isNegotiated, relay.canPark(byForce: true) {
+        startParking(session, byForce: true)
+        needed -= 1
+      }
+    }
+    if turns.waitingCount > 0 { timer = nil }
+    watch()
+  }
+
+  private func startParking(_ session: Session, byForce: Bool) {
+    session.isParking = true
+    underWay += 1
+    startTask {
+      await self.park(session, byForce: byForce)
+      session.isParking = false
+      self.underWay -= 1
+      // One that could not be parked is tried again later: QEMU may not answer.
+      if session.relay.hasMonitor { self.watch() } else { self.look() }
+    }
+  }
+
+  private func park(_ session: Session, byForce: Bool) async {
+    let (relay, feed) = (session.relay, machine.feed)
+    guard let id = session.monitor else { return }
+    let (isNegotiated, gaps) = (relay.isNegotiated, feed.gaps)
+    var fence = EventFence.Parking()
+    relay.watchEvents()
+    if isNegotiated {
+      guard await machine.fenceFeed(), relay.watchesEvents, relay.canPark(byForce: byForce) else { return relay.forgetEvents() }
+      fence.fenced = feed.position
+    }
+    guard await relay.beginParking({ fence.drainWritten = feed.position }) else { return }
+    fence.removalAsked = feed.position
+    do {
+      try await machine.monitors.remove(id)
+    } catch {
+      if machine.disconnected.result == nil {
+        logger.error("the monitor could not be removed: \(error)")
+        await machine.discardMonitor(id)
+      }
+      return relay.giveUp(because: "its monitor could not be removed")
+    }
+    await relay.monitorClosed()
+    fence.removed = feed.position
+    attached[ObjectIdentifier(session)] = nil
+    guard relay.drained.result == nil else { return }
+    var missing: [[UInt8]]? = []
+    if isNegotiated {
+      let (events, drained) = relay.watchedEvents
+      let end = gaps == feed.gaps ? fence.end(of: events, drained: drained, in: feed.window) : nil
+      missing = end.flatMap { feed.events(from: $0) }
+    }
+    guard let missing else { return relay.giveUp(because: "it cannot be told which events its client has had") }
+    parked[ObjectIdentifier(session)] = session
+    relay.park(delivering: missing)
+    session.monitor = nil
+    endTurn(session)
+    standby.isWanted = !parked.isEmpty
+  }
+
+  private func leaveParked(_ session: Session) {
+    guard parked.removeValue(forKey: ObjectIdentifier(session)) != nil, parked.isEmpty else { return }
+    standby.isWanted = false
+  }
+
+  // MARK: while it is parked
+
+  private func tell(_ event: [UInt8]) {
+    standby.feedMoved()
+    for session in parked.values where session.relay.isNegotiated && session.relay.drained.result == nil {
+      session.relay.deliver(event: event)
+    }
+  }
+
+  private func feedHasGap() {
+    standby.feedHasGap()
+    for session in parked.values where session.relay.isNegotiated {
+      session.relay.giveUp(because: "events may have been missed: the daemon's own monitor was removed from QEMU")
+    }
+  }
+
+  private func machineIsGone() {
+    turns.open()
+    for session in parked.values { session.relay.giveUp(because: "the machine is gone") }
+  }
+
+  // MARK: its end
+
+  private func wake(_ session: Session) async {
+    let relay = session.relay
+    guard parked[ObjectIdentifier(session)] != nil, !session.hasTurn, !session.isWaking else { return }
+    session.isWaking = true
+    defer { session.isWaking = false }
+    await turns.begin()
+    session.hasTurn = true
+    session.turnBegan = .now
+    while relay.drained.result == nil {
+      do {
+        let ready = try await standby.take(negotiated: relay.isNegotiated)
+        if try await attach(session, to: ready) { return watch() }
+      } catch {
+        relay.giveUp(because: "no monitor could be added for it: \(error)")
+      }
+    }
+    endTurn(session)
+  }
+
+  /// - Returns: false if nothing came of it.
+  private func attach(_ session: Session, to ready: StandbyMonitors.Ready) async throws -> Bool {
+    let relay = session.relay
+    while ready.monitor.isMidMessage { guard await ready.monitor.fence() else { break } }
+    // From here on nothing comes between.
+    let position = machine.feed.position
+    guard relay.drained.result == nil, let socket = ready.monitor.take() else {
+      standby.discard(ready)
+      return false
+    }
+    var ahead: [[UInt8]] = []
+    var behind = 0
+    if relay.isNegotiated {
+      let first = ready.start + ready.monitor.dropped
+      let events = ready.monitor.events
+      ahead = Array(events.dropFirst(max(0, position - first)))
+      behind = max(0, position - first - events.count)
+    }
+    do {
+      session.monitor = ready.id
+      try relay.wake(with: socket, delivering: ahead, skipping: behind)
+    } catch {
+      session.monitor = nil
+      standby.discard(ready)
+      throw error
+    }
+    attached[ObjectIdentifier(session)] = session
+    leaveParked(session)
+    return true
+  }
+}

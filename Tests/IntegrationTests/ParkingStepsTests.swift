@@ -1,0 +1,177 @@
+import Glibc
+import Logging
+import Simulator
+import SystemPackage
+import SystemdEvent
+import TestSupport
+import Testing
+
+@testable import Bridge
+@testable import Machine
+@testable import Relay
+
+/// Events at each step of parking and waking, on a simulated QEMU in this process.
+@Suite("events at every step of parking and waking", .onEventLoop, .serialized)
+struct ParkingStepsTests {
+  private static let silent = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+  /// More commands than QEMU gets for one session to be parked and to wake, a monitor for the next one included.
+  private static let commands = 18
+
+  /// A machine whose events are numbered, and what parks its sessions.
+  @EventLoopActor
+  private final class Stage {
+    let qemu: SimulatedQEMU
+    let machine: Machine
+    let parking: Parking
+    private(set) var emitted = 0
+    /// Whether the events' texts tell their numbers.
+    let isNumbered: Bool
+
+    init(in folder: FilePath, isNumbered: Bool, mostActive: Int = 100) async throws {
+      self.isNumbered = isNumbered
+      qemu = SimulatedQEMU(SimulatedQEMU.Configuration(), clock: SimulatedClock(standingAt: .init(seconds: 1000)))
+      let path = folder.appending("qmp")
+      try qemu.addMonitor(listeningAt: path)
+      let name = try #require(MachineName("test"))
+      machine = try await Machine.attach(name: name, to: path, logger: ParkingStepsTests.silent)
+      let monitors = machine.monitors
+      parking = Parking(
+        machine: machine, options: Parking.Options(after: .milliseconds(10), mostActive: mostActive), logger: ParkingStepsTests.silent
+      ) { try? await monitors.remove($0) }
+    }
+
+    func emit() {
+      qemu.emit("E", data: isNumbered ? ["n": .integer(Int64(emitted))] : nil)
+      emitted += 1
+    }
+
+    /// A negotiated session, and its client.
+    func session() async throws -> (Bridge.Session, Peer) {
+      let added = try await machine.monitors.add()
+      let id = added.id
+      let (ours, theirs) = try socketPair()
+      let client = try Peer(OwnedDescriptor(owning: ours))
+      let relay = try Relay(client: (theirs, fcntl(theirs, F_DUPFD_CLOEXEC, 3)), monitor: added.takeSocket())
+      await parking.turns.begin()
+      let session = Session(id: id, access: .full, peer: PeerCredentials(user: 0, group: 0, process: nil), isUpgraded: true, place: nil, relay: relay)
+      try await client.write(#"{"execute":"qmp_capabilities"}"#)
+      try await client.wait(for: #"{"return": {}}"#)
+      parking.began(session)
+      return (session, client)
+    }
+
+    func parked(_ session: Bridge.Session) async throws {
+      let parked = Promise<Void>()
+      session.relay.onStateChange = { [relay = session.relay] in if relay.state != .active { parked.fulfil() } }
+      if session.relay.state == .active { try await parked.soon("being parked") }
+      session.relay.onStateChange = nil
+    }
+
+    /// Ends a session as ``Sessions`` does.
+    func end(_ session: Bridge.Session, _ client: Peer) async throws {
+      client.close()
+      if try await session.relay.drained.soon("the end") == .drained, let monitor = session.monitor {
+        try? await machine.monitors.remove(monitor)
+      }
+      parking.ended(session)
+      await session.relay.deliver()
+      await session.relay.linger()
+    }
+
+    /// Parks a session and wakes it, with an event at each of the given steps; then has one more, to see the last by.
+    ///
+    /// - Returns: the numbers of the events that its client had, as far as texts tell; and how many it should have had. Nil if the
+    ///   session was ended because it cannot be told.
+    func cycle(_ steps: [(moment: SimulatedQEMU.Moment, command: Int)]) async throws -> (had: [Int], count: Int, due: Int)? {
+      let (session, client) = try await session()
+      let first = emitted
+      let lastStep = qemu.commandCount + (steps.map(\.command).max() ?? 0)
+      for step in steps { qemu.at(step.moment, ofCommand: qemu.commandCount + step.command) { self.emit() } }
+      try await parked(session)
+      if session.relay.drained.result != nil {
+        try await end(session, client)
+        return nil
+      }
+      try await client.write(#"{"execute":"query-name","id":"wake"}"#)
+      let ended = Promise<Bool>()
+      session.relay.drained.whenFulfilled { _ in ended.fulfil(true) }
+      try await client.wait("a reply") { $0.text.contains(#""id": "wake"}"#) || $0.hasEnded }
+      if client.hasEnded {
+        try await end(session, client)
+        return nil
+      }
+      // A step that was not reached is not left for the next session.
+      while qemu.commandCount <= lastStep { _ = await machine.fenceFeed() }
+      let last = emitted
+      emit()
+      // A step that is reached meanwhile emits one more.
+      try await client.wait("the last event") { peer in
+        !self.isNumbered || Self.numbers(peer).contains(last)
+      }
+      if !isNumbered { try await quiet() }
+      let due = emitted - first
+      let lines = client.text.split(whereSeparator: \.isNewline)
+      let count = lines.count { $0.contains(#""event": "E""#) }
+      let had = Self.numbers(client)
+      #expect(lines.count { $0.contains(#""QMP""#) } == 1 && lines.count == count + 3, "\(client.text)")
+      try await end(session, client)
+      return (had.map { $0 - first }, count, due)
+    }
+
+    private static func numbers(_ client: Peer) -> [Int] {
+      client.text.split(separator: #""data": {"n": "#).dropFirst().compactMap { Int($0.prefix { $0 != "}" }) }
+    }
+  }
+
+  @Test("one event, and two, at every step: each once and in order") @EventLoopActor
+  func everyStep() async throws {
+    try await withTemporaryDirectory { folder in
+      let stage = try await Stage(in: folder, isNumbered: true)
+      var cases = 0
+      for moment in SimulatedQEMU.Moment.allCases {
+        for command in 1...Self.commands {
+          for steps in [[(moment, command)], [(moment, command), (moment, command)]] {
+            let result = try #require(try await stage.cycle(steps), "ended at \(moment) of command \(command)")
+            #expect(result.had == Array(0..<result.had.count) && result.had.count <= result.due, "\(moment) \(command): \(result)")
+            cases += 1
+          }
+        }
+      }
+      print("\(cases) cases, \(stage.emitted) events")
+    }
+  }
+
+  @Test("events at every two steps: each once and in order") @EventLoopActor
+  func everyTwoSteps() async throws {
+    try await withTemporaryDirectory { folder in
+      let stage = try await Stage(in: folder, isNumbered: true)
+      for first in 1..<Self.commands {
+        for second in (first + 1)...Self.commands {
+          let steps = [(SimulatedQEMU.Moment.afterExecution, first), (.arrival, second), (.afterReply, second)]
+          let result = try #require(try await stage.cycle(steps), "ended at \(first) and \(second)")
+          #expect(result.had == Array(0..<result.had.count) && result.had.count <= result.due, "\(first) \(second): \(result)")
+        }
+      }
+      #expect(stage.emitted > 300)
+    }
+  }
+
+  @Test("events that cannot be told apart: as many as there were, or the session ends") @EventLoopActor
+  func identicalEvents() async throws {
+    try await withTemporaryDirectory { folder in
+      let stage = try await Stage(in: folder, isNumbered: false)
+      var ended = 0
+      for moment in SimulatedQEMU.Moment.allCases {
+        for command in 1...Self.commands {
+          if let result = try await stage.cycle([(moment, command), (moment, command + 1)]) {
+            #expect(result.count == result.due, "\(moment) \(command): \(result)")
+          } else {
+            ended += 1
+          }
+        }
+      }
+      print("\(ended) sessions ended because two events were the same")
+      #expect(ended < 36)
+    }
+  }
+}
