@@ -53,7 +53,8 @@ struct ParkingStepsTests {
       let client = try Peer(OwnedDescriptor(owning: ours))
       let relay = try Relay(client: (theirs, fcntl(theirs, F_DUPFD_CLOEXEC, 3)), monitor: added.takeSocket())
       await parking.turns.begin()
-      let session = Session(id: id, access: .full, peer: PeerCredentials(user: 0, group: 0, process: nil), isUpgraded: true, place: nil, relay: relay)
+      let session = Session(
+        id: id, access: .full, peer: PeerCredentials(user: 0, group: 0, process: nil), isUpgraded: true, place: nil, relay: relay)
       try await client.write(#"{"execute":"qmp_capabilities"}"#)
       try await client.wait(for: #"{"return": {}}"#)
       parking.began(session)
