@@ -84,18 +84,17 @@ public final class Sessions {
     defer { if hasTurn { parking.turns.end() } }
     let added = try await machine.monitors.add()
     let id = added.id
-    var client: (input: CInt, output: CInt)?
-    var failure: (any Error)?
-    do {
-      client = try await call.upgrade(.object(["id": .string(id)]))?.take()
-    } catch {
-      failure = error
-    }
+    let (client, failure) = await upgrade(call, id)
     // With no client, whatever the reason, the relay has only to bring the monitor to rest.
     let session = try begin(id, access: access, peer: call.peer, isUpgraded: true, client: client, monitor: added.takeSocket())
     parking.began(session)
     hasTurn = false
     if let failure { throw failure }
+  }
+
+  /// Turns the connection over: its two descriptors, or nil if the caller went first, or why not.
+  private func upgrade(_ call: VarlinkCall, _ id: String) async -> (client: (input: CInt, output: CInt)?, failure: (any Error)?) {
+    do { return (try await call.upgrade(.object(["id": .string(id)]))?.take(), nil) } catch { return (nil, error) }
   }
 
   private func isShared(_ mode: SessionMode?) async throws(MachineError) -> Bool {
@@ -116,13 +115,7 @@ public final class Sessions {
     if try await machine.canAddMonitors() { await machine.keepSpareMonitor() }
     let opening = try await shared.open()
     let place = opening.place
-    var client: (input: CInt, output: CInt)?
-    var failure: (any Error)?
-    do {
-      client = try await call.upgrade(.object(["id": .string(id)]))?.take()
-    } catch {
-      failure = error
-    }
+    let (client, failure) = await upgrade(call, id)
     do {
       try begin(id, access: access, peer: call.peer, isUpgraded: true, place: place, client: client, monitor: opening.takeSocket())
     } catch {

@@ -64,7 +64,7 @@ enum UnnamedFile {
     var raw = folder.withPlatformString { Glibc.open($0, O_RDWR | O_CLOEXEC | unnamed, 0o600) }
     if raw < 0, errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL {
       // Not every file system can do that.
-      var template = Array(folder.appending("qmp-varlink-XXXXXX").string.utf8CString)
+      var template = folder.temporaryName
       raw = mkstemp(&template)
       if raw >= 0 {
         unlink(template)
@@ -92,4 +92,9 @@ enum UnnamedFile {
       written += count
     }
   }
+}
+
+extension FilePath {
+  /// A name in this folder as mkstemp(3) and mkdtemp(3) take it: they put one that is free in place of its last six letters.
+  var temporaryName: [CChar] { Array(appending("qmp-varlink-" + String(repeating: "X", count: 6)).string.utf8CString) }
 }

@@ -32,7 +32,7 @@ struct SharedFolder {
     do throws(SystemdError) {
       // It takes a listening socket only, and one connection on that. QEMU's is made before it starts, and the socket's name and
       // folder, which is nobody else's, are gone again by then.
-      var folder = Array("/tmp/qmp-varlink-XXXXXX".utf8CString)
+      var folder = FilePath("/tmp").temporaryName
       guard mkdtemp(&folder) != nil else { throw .last("mkdtemp") }
       defer { rmdir(folder) }
       let path = FilePath(String(decoding: folder.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)).appending("socket")
