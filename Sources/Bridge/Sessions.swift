@@ -82,6 +82,8 @@ public final class Sessions {
     await parking.turns.begin()
     var hasTurn = true
     defer { if hasTurn { parking.turns.end() } }
+    // Others may have taken long.
+    try checkStopping()
     let added = try await machine.monitors.add()
     let id = added.id
     let (client, failure) = await upgrade(call, id)
@@ -166,12 +168,16 @@ public final class Sessions {
       VarlinkError(
         "io.systemd.QemuMachineInstance.TooManySessions", .object(["limit": .integer(limit), "perUser": .boolean(perUser)]))
     }
-    if isStopping { throw VarlinkError("io.systemd.MachineInstance.NotConnected", .object(["reason": .string("the daemon stops")])) }
+    try checkStopping()
     // Those on monitors that were added are bounded by the number of these.
     let upgraded = all.filter(\.isUpgraded)
     if upgraded.count + opening.count >= limits.total { throw refuse(limits.total, perUser: false) }
     let own = upgraded.count { $0.peer.user == user } + opening.count { $0 == user }
     if own >= limits.perUser { throw refuse(limits.perUser, perUser: true) }
+  }
+
+  private func checkStopping() throws(VarlinkError) {
+    if isStopping { throw VarlinkError("io.systemd.MachineInstance.NotConnected", .object(["reason": .string("the daemon stops")])) }
   }
 
   private func begin(_ session: Session) {
@@ -191,6 +197,8 @@ public final class Sessions {
     publish(.opened, session)
     spareTimer = nil
     startTask { await self.end(session, logger) }
+    // One that was being opened meanwhile.
+    if isStopping { session.relay.stop(because: "the daemon stops") }
   }
 
   /// How long the client's end of file waits for the monitor's removal. It should tell that nothing of the session is left,
@@ -203,6 +211,8 @@ public final class Sessions {
     // The greeting goes first, unless the loop does not come to rest all session long.
     var whenIdle = try? EventSource.whenIdle { session.announce(logger) }
     let removed = Promise<Void>()
+    // Its turn ends with its monitor; its client may take longer.
+    if session.isUpgraded, session.place == nil { removed.whenFulfilled { [parking] _ in parking.ended(session) } }
     let end = await relay.drained.value
     whenIdle.cancel()
     session.announce(logger)
@@ -229,7 +239,6 @@ public final class Sessions {
     }
     await relay.deliver()
     await removed.value
-    if session.isUpgraded { parking.ended(session) }
     all.removeAll { $0 === session }
     logger.info("session closed\(relay.reasonForEnd.map { ": \($0)" } ?? "")")
     publish(.closed, session)
@@ -278,6 +287,7 @@ public final class Sessions {
     isStopping = true
     for session in all where [.active, .parked].contains(session.relay.state) { session.relay.stop(because: "the daemon stops") }
     await finished(within: limit)
+    await parking.finish(within: limit)
   }
 
   /// Waits until every session has ended and its client has what it is owed, but no longer than `limit`.
