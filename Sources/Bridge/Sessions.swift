@@ -21,7 +21,7 @@ public final class Sessions {
     /// How many monitors the sessions may have at once; one more waits for one.
     public var activeMonitors: Int
     public init(
-      total: Int = 256, perUser: Int = 128, unread: Int = 16 << 20, parkAfter: Duration? = nil, activeMonitors: Int = 256
+      total: Int = 1024, perUser: Int = 512, unread: Int = 16 << 20, parkAfter: Duration? = .seconds(5), activeMonitors: Int = 256
     ) {
       self.total = total
       self.perUser = perUser
@@ -53,6 +53,8 @@ public final class Sessions {
   private var nextWatcher = 0
   private var empty: Promise<Void>?
   private var spareTimer: EventSource?
+  /// How long a new session waits when all monitors are in use. Those that have them may never give them back.
+  private static let turnLimit = Duration.seconds(10)
   /// How long a spare control monitor is kept after the last session.
   private static let spareKept = Duration.seconds(30)
 
@@ -79,7 +81,9 @@ public final class Sessions {
     if try await isShared(mode) { return try await openShared(call, access) }
     // Before the session is there that might delete the other one.
     await machine.keepSpareMonitor()
-    await parking.turns.begin()
+    guard await parking.turns.begin(within: Self.turnLimit, orUntil: call.whenCallerGoes) else {
+      throw Self.refusal(limits.activeMonitors, perUser: false)
+    }
     var hasTurn = true
     defer { if hasTurn { parking.turns.end() } }
     // Others may have taken long.
@@ -164,16 +168,16 @@ public final class Sessions {
   func session(onMonitor id: String) -> Session? { all.first { $0.monitor == id } }
 
   private func checkLimits(_ user: UInt32?) throws(VarlinkError) {
-    func refuse(_ limit: Int, perUser: Bool) -> VarlinkError {
-      VarlinkError(
-        "io.systemd.QemuMachineInstance.TooManySessions", .object(["limit": .integer(limit), "perUser": .boolean(perUser)]))
-    }
     try checkStopping()
     // Those on monitors that were added are bounded by the number of these.
     let upgraded = all.filter(\.isUpgraded)
-    if upgraded.count + opening.count >= limits.total { throw refuse(limits.total, perUser: false) }
+    if upgraded.count + opening.count >= limits.total { throw Self.refusal(limits.total, perUser: false) }
     let own = upgraded.count { $0.peer.user == user } + opening.count { $0 == user }
-    if own >= limits.perUser { throw refuse(limits.perUser, perUser: true) }
+    if own >= limits.perUser { throw Self.refusal(limits.perUser, perUser: true) }
+  }
+
+  private static func refusal(_ limit: Int, perUser: Bool) -> VarlinkError {
+    VarlinkError("io.systemd.QemuMachineInstance.TooManySessions", .object(["limit": .integer(limit), "perUser": .boolean(perUser)]))
   }
 
   private func checkStopping() throws(VarlinkError) {
