@@ -24,8 +24,6 @@ public final class Peer {
   private var source: EventSource?
   /// Looked at after each read, until they say that they are done.
   private var waiters: [() -> Bool] = []
-  /// A bound for tests that would hang, far above what a loaded machine needs.
-  private static let patience = Duration.seconds(60)
 
   public init(_ descriptor: consuming OwnedDescriptor) throws {
     let raw = descriptor.raw
@@ -76,7 +74,7 @@ public final class Peer {
       met.fulfil()
       return true
     }
-    guard await met.value(within: Self.patience) != nil else {
+    guard await met.value(within: patience) != nil else {
       throw TimedOut(description: "waited for \(what), got \(text.suffix(500))")
     }
   }

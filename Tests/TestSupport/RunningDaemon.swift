@@ -168,10 +168,10 @@ private func finish<Result: Sendable>(
   _ readiness: NotifySocket, _ logFile: FilePath, settles: Bool, _ body: @EventLoopActor () async throws -> Result
 ) async -> Swift.Result<Result, any Error> {
   do {
-    guard await readiness.ready.value(within: .seconds(60)) != nil else {
+    guard await readiness.ready.value(within: patience) != nil else {
       throw RunningDaemon.Failure("the program did not get ready; its log:\n\(contents(of: logFile))")
     }
-    if settles, await readiness.settled.value(within: .seconds(60)) == nil {
+    if settles, await readiness.settled.value(within: patience) == nil {
       throw RunningDaemon.Failure("the daemon did not settle; its log:\n\(contents(of: logFile))")
     }
     return .success(try await body())

@@ -1,7 +1,7 @@
 public import SystemdEvent
 
 /// A bound for tests that would hang, far above what a loaded machine needs.
-public let patience = Duration.seconds(60)
+public let patience = Duration.seconds(180)
 
 /// What was waited for did not come.
 public struct NeverCame: Error, CustomStringConvertible {
