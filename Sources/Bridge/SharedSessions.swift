@@ -112,8 +112,11 @@ final class SharedSessions {
       try? await machine.closeSharedMonitor(monitor)
       throw .qmp(error)
     }
-    let sharing = MonitorSharing(greeting: monitor.greeting, parser: parser) { text, descriptors, reply in
-      monitor.submit(text, descriptors: descriptors) { reply(try? $0.get()) }
+    let sharing = MonitorSharing(greeting: monitor.greeting, parser: parser) { [logger] text, descriptors, reply in
+      monitor.submit(text, descriptors: descriptors) { result in
+        if case .failure(let error) = result, error != .disconnected { logger.warning("a session on the shared monitor ends: \(error)") }
+        reply(try? result.get())
+      }
     }
     let made = Sharing(monitor, sharing)
     monitor.onEvent = { [weak sharing] event in sharing?.event(event) }

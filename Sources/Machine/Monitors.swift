@@ -83,7 +83,7 @@ public final class Monitors {
     socket.limitSendBuffer(to: Self.sendBuffer)
     let failures = results.map(\.failure)
     guard let failure = failures.lazy.compactMap({ $0 }).first else { return HotpluggedMonitor(id: id, socket: socket) }
-    if failures.contains(where: { $0 == .timedOut || $0 == .disconnected }) {
+    if failures.contains(where: { $0?.isUncertain == true }) {
       // Whatever becomes of it in QEMU must not meet a closed socket before it is removed.
       let raw = socket.take()
       startTask {
@@ -107,7 +107,7 @@ public final class Monitors {
     do throws(QMPError) {
       try await control.execute(command.name, command.arguments)
     } catch {
-      if error == .timedOut {
+      if error.isUncertain {
         startTask {
           await self.control.recovered()
           _ = await self.control.pipeline([dialect.remove(id)])
@@ -185,6 +185,7 @@ public final class Monitors {
       case let failure? where failure == .timedOut || (failure == .disconnected && control.lost.result == nil):
         await control.recovered()
         isRepeated = true
+      case .unreadableReply where !isRepeated: isRepeated = true
       case .execute(_, _, let desc) where desc.contains("still initializing") && tooEarly < 100:
         // QEMU sets a monitor up in its other thread; one that was added a moment ago may still be at it.
         tooEarly += 1

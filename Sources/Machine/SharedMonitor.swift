@@ -62,7 +62,7 @@ extension Machine {
     guard control.isResponding else { throw .qmp(.timedOut) }
     if let spareSocket, let spare = await connect(spareSocket) { return spare }
     let shared = SharedMonitor(.control, control.sharedClient)
-    shared.subscription = subscribe { [weak shared] event in
+    shared.subscription = subscribe(includingUnreadable: true) { [weak shared] event in
       if !event.text.isEmpty { shared?.onEvent?(event.text) }
     }
     return shared

@@ -380,19 +380,65 @@ struct SharedSessionsTests {
     }
   }
 
-  @Test("attached to an old QEMU with a second QMP socket: sessions share that, and leave the control monitor alone") @EventLoopActor
-  func spareSocket() async throws {
+  @Test("an old QEMU's reply that is too long ends the session that asked for it, and nothing else") @EventLoopActor
+  func tooLongReply() async throws {
+    try await SessionKind.sharedOnOld.withDaemon { daemon in
+      let greedy = try await daemon.negotiated()
+      let other = try await daemon.negotiated()
+      try await greedy.write(
+        #"{"execute":"human-monitor-command","arguments":{"command-line":"xp /6000000xb 0"}}"#)
+      try await greedy.waitForEnd()
+      try await other.write(#"{"execute":"query-name","id":1}"#)
+      try await other.wait(for: #"{"return": {"name": "test"}, "id": 1}"#)
+      var described = ""
+      repeat { described = try await daemon.daemon.call("io.systemd.MachineInstance.Describe") } while described.contains("unresponsive")
+      #expect(described.contains(#""status":"#))
+      #expect(daemon.daemon.log.contains("QEMU's reply cannot be read: it is longer than"))
+      #expect(kill(try daemon.daemon.qemu(), 0) == 0)
+    }
+  }
+
+  @Test("an id with a NUL, which QEMU takes: what lists it says why it cannot be read, and all else goes on") @EventLoopActor
+  func unreadableReply() async throws {
+    try await SessionKind.own.withDaemon { daemon in
+      let session = try await daemon.negotiated()
+      let chardev = #""id":"a\u0000b""#
+      try await session.write(#"{"execute":"chardev-add","arguments":{\#(chardev),"backend":{"type":"null","data":{}}},"id":1}"#)
+      try await session.wait(for: #""id": 1}"#)
+      try #require(!session.text.contains("error"))
+      let list = try await daemon.daemon.call("io.qmpvarlink.Monitors.List")
+      #expect(list.contains("EBADMSG") && list.contains("QEMU's reply cannot be read"))
+      #expect(try await daemon.daemon.call("io.systemd.MachineInstance.Describe").contains(#""status":"#))
+      try await session.write(#"{"execute":"chardev-remove","arguments":{\#(chardev)},"id":2}"#)
+      try await session.wait(for: #"{"return": {}, "id": 2}"#)
+      #expect(try await daemon.daemon.call("io.qmpvarlink.Monitors.List").contains(#""monitors":"#))
+    }
+  }
+
+  /// Runs `body` beside a QEMU 7.2 that nobody of ours has started, with the folder of its sockets.
+  @EventLoopActor
+  private static func withOldQEMU(
+    _ options: @escaping (FilePath) -> [String], _ body: @escaping @EventLoopActor (FilePath) async throws -> Void
+  ) async throws {
     let program = try await OldQEMU.program()
     try await withTemporaryDirectory { folder in
-      let sockets = ["a", "b"].map { folder.appending($0) }
       let pidfile = folder.appending("pid")
       let started = try await command(
         program,
-        ["-machine", "none", "-nodefaults", "-display", "none", "-name", "test", "-daemonize", "-pidfile", pidfile.string]
-          + sockets.flatMap { ["-qmp", "unix:\($0),server=on,wait=off"] })
+        ["-machine", "none", "-nodefaults", "-display", "none", "-name", "test", "-daemonize", "-pidfile", pidfile.string] + options(folder)
+      )
       try #require(started.status == 0, "\(started.error)")
       let process = try #require(Int32(contents(of: pidfile).trimmingCharacters(in: .whitespacesAndNewlines)))
       defer { kill(process, SIGKILL) }
+      try await body(folder)
+    }
+  }
+
+  @Test("attached to an old QEMU with a second QMP socket: sessions share that, and leave the control monitor alone") @EventLoopActor
+  func spareSocket() async throws {
+    try await Self.withOldQEMU({ folder in ["a", "b"].flatMap { ["-qmp", "unix:\(folder.appending($0)),server=on,wait=off"] } }) {
+      folder in
+      let sockets = ["a", "b"].map { folder.appending($0) }
       _ = try await withDaemon(["attach", "--machine", "test", "--qmp", "unix:\(sockets[0])"]) { daemon in
         let sharing = SharingDaemon(daemon: daemon, kind: .sharedOnOld, direct: sockets[1])
         let session = try await sharing.negotiated()
