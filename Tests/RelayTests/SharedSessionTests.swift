@@ -40,9 +40,10 @@ struct SharedSessionTests {
   ///
   /// - Parameter eager: whether the monitor answers at once; otherwise as late as it can.
   /// - Returns: what the client got, without the greeting, and what the monitor got.
-  private static func run(_ pieces: [ArraySlice<UInt8>], eager: Bool, mostInFlight: Int = 2) throws -> (client: [String], monitor: [String])
-  {
-    var session = SharedSession(greeting: Array(greeting.utf8), parser: newParser, mostInFlight: mostInFlight)
+  private static func run(
+    _ pieces: [ArraySlice<UInt8>], eager: Bool, mostInFlight: Int = 2, parser: QEMUParser = newParser
+  ) throws -> (client: [String], monitor: [String]) {
+    var session = SharedSession(greeting: Array(greeting.utf8), parser: parser, mostInFlight: mostInFlight)
     var inFlight: [[UInt8]] = []
     var sent: [String] = []
     func turn() throws {
@@ -167,11 +168,33 @@ struct SharedSessionTests {
     }
   }
 
+  @Test("a command that is too long is refused once, and nothing in it is taken for a command", arguments: [true, false])
+  func hostileTooLong(isNew: Bool) throws {
+    let quit = #"{\"execute\":\"quit\",\"id\":\"evil\"}"#
+    let plainQuit = #"{"execute":"quit","id":"evil"}"#
+    let bytes = SharedInput.limits.bytes
+    for padding in [
+      // Where the limit falls in what repeats differs.
+      "\"" + String(repeating: quit, count: bytes / quit.utf8.count + 10) + "\"", "\"x" + String(repeating: quit, count: 10000) + "\"",
+      "\"" + String(repeating: "x", count: bytes) + plainQuit.replacing("\"", with: "'") + "\"",
+      "[" + String(repeating: plainQuit + ",", count: 10000) + "1]",
+      "[" + String(repeating: "1,", count: SharedInput.limits.tokens) + plainQuit + "]",
+    ] {
+      let input = Self.negotiate + #"{"execute":"ok","id":"# + padding + #"}{"execute":"ok","id":1}"#
+      let (client, monitor) = try Self.run(
+        [Array(input.utf8)[...]], eager: true, parser: isNew ? Self.newParser : Self.oldParser)
+      #expect(client.count == 3)
+      #expect(client.first == Self.done && client.last == #"{"return": {}, "id": 1}"#)
+      #expect(client[1].contains("limit exceeded"))
+      #expect(monitor == [Self.negotiate, #"{"execute":"ok","id":1}"#])
+    }
+  }
+
   @Test("a command that is too long is refused as QEMU refuses longer ones, and what follows is understood")
   func tooLong() throws {
     for padding in [
-      "\"" + String(repeating: "x", count: SharedInput.longestCommand + 1) + "\"",
-      String(repeating: "[1,", count: SharedInput.longestCommand / 3),
+      "\"" + String(repeating: "x", count: SharedInput.limits.bytes + 1) + "\"",
+      String(repeating: "[1,", count: SharedInput.limits.bytes / 3),
     ] {
       let input = Self.negotiate + #"{"execute":"ok","id":"# + padding + "\n" + "\u{1}" + #"{"execute":"ok","id":1}"#
       let (client, monitor) = try Self.run([Array(input.utf8)[...]], eager: true)
@@ -181,7 +204,7 @@ struct SharedSessionTests {
       #expect(monitor.count <= 2)
     }
     // White space counts for nothing.
-    let spaces = String(repeating: " ", count: SharedInput.longestCommand * 2)
+    let spaces = String(repeating: " ", count: SharedInput.limits.bytes * 2)
     let (client, monitor) = try Self.run([Array((Self.negotiate + #"{"execute":\#(spaces)"ok"}"#).utf8)[...]], eager: true)
     #expect(client == [Self.done, Self.done])
     #expect(monitor.last == #"{"execute":"ok"}"#)

@@ -113,15 +113,46 @@ import Testing
     "the text of a command without its white space, and a limit that white space does not count for",
     arguments: [JSONInput.Assembly.incremental, .whole])
   func compactText(assembly: JSONInput.Assembly) {
-    var input = JSONInput(longestValue: 17, assembly: assembly, keeping: .compact)
+    var input = JSONInput(ownLimits: .init(bytes: 17, tokens: 100), assembly: assembly, keeping: .compact)
     var outcomes: [JSONInput.Outcome] = []
     for byte in Array(#" @x {"a" :    'b c',        "d":1} "#.utf8) { input.feed(byte, into: &outcomes) }
     #expect(outcomes.count == 2)
     #expect(String(decoding: input.lastText, as: UTF8.self) == #"{"a":'b c',"d":1}"#)
     outcomes = []
     for byte in Array(#"{"a":"0123456789abcdef"} {}"#.utf8) { input.feed(byte, into: &outcomes) }
-    #expect(outcomes.first == .malformed("JSON token size limit exceeded"))
-    #expect(outcomes.last == .value([:]))
+    #expect(outcomes == [.malformed("JSON token size limit exceeded"), .value([:])])
+  }
+
+  @Test(
+    "what is longer than a limit of ours is refused once and passed over to its end, whatever is in it",
+    arguments: [JSONInput.Assembly.incremental, .whole])
+  func passedOver(assembly: JSONInput.Assembly) {
+    let hostile = #"{\"execute\":\"quit\"}"# + "{'execute':'quit'}]}{["
+    let padding = String(repeating: "x", count: 100)
+    let numbers = String(repeating: "1,", count: 60)
+    let inputs = [
+      // The limit lies before, within and behind what must not be taken for a command; in a string, an escape, a list.
+      (#"{"id":"\#(hostile)\#(padding)"}"#, "size"), (#"{"id":"\#(padding)\#(hostile)"}"#, "size"),
+      (#"{"id":"\#(padding)\\","b":"\#(hostile)"}"#, "size"), ("{'id':'\(padding)\(hostile.replacing("'", with: #"\'"#))'}", "size"),
+      (#"{"a":["\#(padding)",{"execute":"quit"}],"b":{"execute":"quit"}}"#, "size"),
+      (#"{"a":[\#(numbers){"execute":"quit"}],"b":{"execute":"quit"}}"#, "count"),
+      (#"{"a":{"b":[\#(numbers)"\#(hostile)"]}}"#, "count"), (#""\#(padding)\#(hostile)" "#, "size"),
+      (#"{"a":\#(String(repeating: "1", count: 200)),"b":{"execute":"quit"}}"#, "size"),
+    ]
+    for (text, which) in inputs {
+      for chunks in chunkings(Array((text + #"{"next":1}"#).utf8)).prefix(2) {
+        var input = JSONInput(ownLimits: .init(bytes: 99, tokens: 30), assembly: assembly, keeping: .compact)
+        var outcomes: [JSONInput.Outcome] = []
+        for byte in chunks.joined() { input.feed(byte, into: &outcomes) }
+        #expect(outcomes == [.malformed("JSON token \(which) limit exceeded"), .value(["next": 1])], "\(text)")
+        #expect(String(decoding: input.lastText, as: UTF8.self) == #"{"next":1}"#)
+      }
+    }
+    // An error in it is where QEMU begins anew, and what a session's end depends on.
+    var input = JSONInput(ownLimits: .init(bytes: 99, tokens: 30), assembly: assembly, keeping: .compact)
+    var outcomes: [JSONInput.Outcome] = []
+    for byte in Array(#"{"id":"\#(padding)"#.utf8) + [0xFF] + Array(#"{"next":1}"#.utf8) { input.feed(byte, into: &outcomes) }
+    #expect(outcomes.last == .value(["next": 1]))
   }
 
   @Test("the text of a command is kept as it came")
