@@ -47,7 +47,7 @@ package struct JSONInput {
   private let keptText: KeptText
   private let assembly: Assembly
   /// The tokens of the value under way, if they are put together at its end.
-  private var collected: [JSONToken] = []
+  private(set) var collected: [JSONToken] = []
 
   private var lexer: JSONLexer
   private var parser = JSONParser()

@@ -109,7 +109,8 @@ package struct JSONLexer {
   }
 
   private mutating func restart() {
-    token.removeAll(keepingCapacity: token.capacity <= 65536)
+    // The bytes have been handed out: kept capacity would be new memory, as much for a bracket as for the longest token before.
+    token = []
     state = .start
     start = TextPlace(line: line + 1, column: column + 1)
   }

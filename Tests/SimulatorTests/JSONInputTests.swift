@@ -155,6 +155,17 @@ import Testing
     #expect(outcomes.last == .value(["next": 1]))
   }
 
+  @Test("tokens keep no more memory than they need, after a long one too")
+  func tokenMemory() {
+    var input = JSONInput(assembly: .whole)
+    var outcomes: [JSONInput.Outcome] = []
+    let text = #"{"a":""# + String(repeating: "x", count: 60000) + #"","b":["# + String(repeating: "1,", count: 2000)
+    for byte in text.utf8 { input.feed(byte, into: &outcomes) }
+    #expect(input.collected.count > 4000)
+    let capacity = input.collected.reduce(0) { $0 + $1.bytes.capacity }
+    #expect(capacity < 60000 * 4 + 4010 * 64, "\(capacity)")
+  }
+
   @Test("the text of a command is kept as it came")
   func text() {
     var input = JSONInput()

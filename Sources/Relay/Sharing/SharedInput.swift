@@ -68,14 +68,20 @@ public struct QEMUParser: Sendable {
   }
 }
 
-/// A JSON object that a client of a shared monitor sent, which need not be a command.
+/// A JSON object that a client of a shared monitor sent, which need not be a command: its text, and the little that is asked of it.
 struct SharedCommand {
   /// What QEMU is to get, on one line, with nothing between the tokens.
   let text: [UInt8]
-  let members: QDict
-
   /// The name of the command, if there is one.
-  var name: String? { members["execute"]?.string }
+  let name: String?
+  /// Whether it negotiates the capability `oob`.
+  let enablesOutOfBand: Bool
+
+  init(text: [UInt8], members: QDict) {
+    self.text = text
+    name = members["execute"]?.string
+    enablesOutOfBand = name == "qmp_capabilities" && members["arguments"]?["enable"]?.elements?.contains("oob") == true
+  }
 
   /// The same with a name that no command has: QEMU finds fault with everything else first, then answers that there is no such
   /// command, with the id as it spells it, and does nothing.

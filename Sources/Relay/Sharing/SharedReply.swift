@@ -8,8 +8,8 @@ enum SharedReply {
   case refused(errorClass: String, desc: String)
   /// The client negotiates, and QEMU, which has negotiated with us long ago, answers that it ignores the command.
   ///
-  /// - Parameter unavailable: the capabilities that the client asked for and cannot have.
-  case negotiation(unavailable: [String])
+  /// - Parameter asksForOutOfBand: it asks for the capability `oob`, which it cannot have.
+  case negotiation(asksForOutOfBand: Bool)
 
   /// QEMU's own refusals, as both QEMU 7.2 and 11.1 spell them.
   static let notNegotiated = SharedReply.refused(
@@ -25,8 +25,8 @@ enum SharedReply {
     case .verbatim: return (reply, false)
     case .refused(let errorClass, let desc):
       return (Self.replacing(Self.noSuchCommand, in: reply, with: Self.error(errorClass, desc)) ?? reply, false)
-    case .negotiation(let unavailable) where !unavailable.isEmpty:
-      let refusal = Self.error("GenericError", "Capability \(unavailable.joined(separator: ", ")) not available")
+    case .negotiation(asksForOutOfBand: true):
+      let refusal = Self.error("GenericError", "Capability oob not available")
       return (Self.replacing(Self.negotiatedAlready, in: reply, with: refusal) ?? reply, false)
     case .negotiation:
       guard let agreed = Self.replacing(Self.negotiatedAlready, in: reply, with: Array(#""return": {}"#.utf8)) else {

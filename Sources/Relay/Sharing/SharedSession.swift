@@ -103,8 +103,7 @@ struct SharedSession {
     guard let name = command.name else { return .verbatim }
     guard isNegotiated else {
       guard name == "qmp_capabilities" else { return .notNegotiated }
-      let enabled = command.members["arguments"]?["enable"]?.elements ?? []
-      return .negotiation(unavailable: enabled.compactMap(\.string).filter { $0 == "oob" })
+      return .negotiation(asksForOutOfBand: command.enablesOutOfBand)
     }
     switch name {
     case "getfd", "closefd":
