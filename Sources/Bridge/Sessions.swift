@@ -184,7 +184,7 @@ public final class Sessions {
       if session.relay.clientIsGone { session.place?.endpoint.abandon() }
       if session.relay.state == .stuck {
         logger.warning("a command does not come back; the session waits for it", metadata: ["session": "\(session.id)"])
-        if let monitor = session.monitor { startTask { [machine] in await machine.examineMonitor(monitor) } }
+        if let monitor = session.monitor ?? session.place?.monitor { startTask { [machine] in await machine.examineMonitor(monitor) } }
       }
       self.publish(.changed, session)
     }

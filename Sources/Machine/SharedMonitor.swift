@@ -28,6 +28,12 @@ public final class SharedMonitor {
   let client: QMPClient
   /// The subscription for the control monitor's events.
   var subscription: Int?
+  /// How many commands wait for their replies, and since when none has come.
+  private var waiting = 0
+  private var quietSince = ContinuousClock.now
+  private var watch: (patience: Duration, isOverdue: () -> Void)?
+  /// Runs while there are commands to watch; it is not set anew for each of them.
+  private var watchdog: EventSource?
 
   init(_ kind: Kind, _ client: QMPClient) {
     self.kind = kind
@@ -37,12 +43,38 @@ public final class SharedMonitor {
 
   /// Sends a command that is whole; see ``QMPClient/submit(_:descriptors:reply:)``.
   public func submit(_ text: [UInt8], descriptors: [CInt] = [], reply: @escaping (Result<[UInt8], QMPError>) -> Void) {
-    client.submit(text, descriptors: descriptors, reply: reply)
+    if waiting == 0 { quietSince = .now }
+    waiting += 1
+    client.submit(text, descriptors: descriptors) { [weak self] result in
+      self?.waiting -= 1
+      self?.quietSince = .now
+      reply(result)
+    }
+    if let watch, watchdog == nil { look(after: watch.patience) }
+  }
+
+  /// Calls `isOverdue` when commands wait and no reply has come for as long as `patience`, and again each time that passes once more.
+  func watch(for patience: Duration, isOverdue: @escaping () -> Void) { watch = (patience, isOverdue) }
+
+  private func look(after delay: Duration) {
+    watchdog = try? EventSource.timer(after: delay) { [weak self] in self?.look() }
+  }
+
+  private func look() {
+    watchdog = nil
+    guard let watch, waiting > 0, lost.result == nil else { return }
+    let quiet = ContinuousClock.now - quietSince
+    guard quiet >= watch.patience else { return look(after: watch.patience - quiet) }
+    look(after: watch.patience)
+    watch.isOverdue()
   }
 }
 
 // The monitor that sessions share.
 extension Machine {
+  /// How long a command may take before QEMU counts as not responding.
+  public var responseLimit: Duration { control.responseLimit }
+
   /// Whether monitors can be added while this QEMU runs.
   public func canAddMonitors() async throws(MachineError) -> Bool {
     do { return try await monitors.knownDialect() != nil } catch { throw .qmp(error) }
@@ -76,6 +108,8 @@ extension Machine {
       _ = try await client.negotiate()
       let shared = SharedMonitor(.added(id: id), client)
       client.onEvent = { [weak shared] event in shared?.onEvent?(event.text) }
+      // A session has full control over the VM, and so over this monitor: one that was deleted looks like one that is slow.
+      shared.watch(for: responseLimit) { [weak self] in startTask { await self?.examineMonitor(id) } }
       control.sharedID = id
       return shared
     } catch {

@@ -398,6 +398,27 @@ struct SharedSessionsTests {
     }
   }
 
+  @Test("the shared monitor deleted by a session: those on it end, and whoever comes next gets a new one") @EventLoopActor
+  func deleted() async throws {
+    try await SessionKind.shared.withDaemon(["--response-limit", "1"]) { daemon in
+      let session = try await daemon.negotiated()
+      let list = try await daemon.daemon.call("io.qmpvarlink.Sessions.List")
+      let monitor = try #require(list.firstMatch(of: /"monitor":"([^"]+)"/)).output.1
+      let direct = try Peer(.connected(to: daemon.direct))
+      try await direct.write(#"{"execute":"qmp_capabilities"}{"execute":"object-del","arguments":{"id":"\#(monitor)"},"id":1}"#)
+      try await direct.wait(for: #""id": 1}"#)
+      try #require(direct.text.contains(#"{"return": {}, "id": 1}"#))
+      // It is not told; what shows it is a command that gets no reply while QEMU answers elsewhere.
+      try await session.write(#"{"execute":"query-name"}"#)
+      try await session.waitForEnd()
+      let next = try await daemon.negotiated()
+      try await next.write(#"{"execute":"query-name","id":2}"#)
+      try await next.wait(for: #"{"return": {"name": "test"}, "id": 2}"#)
+      next.close()
+      try await daemon.quiet()
+    }
+  }
+
   @Test("an id with a NUL, which QEMU takes: what lists it says why it cannot be read, and all else goes on") @EventLoopActor
   func unreadableReply() async throws {
     try await SessionKind.own.withDaemon { daemon in
