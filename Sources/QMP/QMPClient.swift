@@ -29,7 +29,7 @@ public final class QMPClient {
   public var onEvent: ((QMPEvent) -> Void)?
   /// Whether events have their ``QMPEvent/text``.
   public var keepsEventText = false
-  /// The greeting as it came, without its line end; empty before it came.
+  /// The greeting as it came, on one line and without its end; empty before it came.
   public private(set) var greetingText: [UInt8] = []
   /// How long a command may take. When the oldest has waited longer, it and all others fail with ``QMPError/timedOut``, and
   /// so does every further one, at once, until the server answers again: not those, whose replies may be lost, but a question
@@ -209,7 +209,7 @@ public final class QMPClient {
   /// - Parameters:
   ///   - text: one whole JSON object that the server answers in order, with one reply.
   ///   - descriptors: go with its first byte; they stay the caller's.
-  ///   - reply: gets the reply as it came, without its line end. ``QMPError/timedOut`` means that it was lost on the way,
+  ///   - reply: gets the reply as it came, on one line and without its end. ``QMPError/timedOut`` means that it was lost on the way,
   ///     ``QMPError/unreadableReply(_:)`` that it was too long.
   public func submit(_ text: [UInt8], descriptors: [CInt] = [], reply: @escaping (Result<[UInt8], QMPError>) -> Void) {
     if let end = disconnected.result { return reply(.failure(end)) }
@@ -385,14 +385,14 @@ public final class QMPClient {
   /// Takes a message with a NUL behind it for what it is.
   private func read(_ bytes: UnsafeBufferPointer<UInt8>) -> Incoming {
     let text = bytes.dropLast()
-    if isForwarded(bytes) { return .forwarded(Array(text)) }
+    if isForwarded(bytes) { return .forwarded(onOneLine(text)) }
     do throws(JSONError) {
       let message = try JSONVariant(parsingTerminated: bytes)
-      if message["QMP"] != nil { greetingText = Array(text) }
-      return .parsed(message, text: keepsEventText && message["event"] != nil ? Array(text) : [])
+      if message["QMP"] != nil { greetingText = onOneLine(text) }
+      return .parsed(message, text: keepsEventText && message["event"] != nil ? onOneLine(text) : [])
     } catch {
       let kind = MessageKind(of: bytes)
-      return .unreadable(kind, reason: "\(error)", text: keepsEventText && kind == .event ? Array(text) : [])
+      return .unreadable(kind, reason: "\(error)", text: keepsEventText && kind == .event ? onOneLine(text) : [])
     }
   }
 

@@ -455,6 +455,28 @@ struct SharedSessionsTests {
     }
   }
 
+  @Test("a QEMU whose monitors are pretty: sessions get one line each, and each its own", arguments: [true, false]) @EventLoopActor
+  func pretty(hasSpare: Bool) async throws {
+    try await Self.withOldQEMU({ folder in
+      (["a"] + (hasSpare ? ["b"] : [])).flatMap { ["-qmp-pretty", "unix:\(folder.appending($0)),server=on,wait=off"] }
+    }) { folder in
+      _ = try await withDaemon(["attach", "--machine", "test", "--qmp", "unix:\(folder.appending("a"))"]) { daemon in
+        let sharing = SharingDaemon(daemon: daemon, kind: .sharedOnOld, direct: folder.appending("a"))
+        let first = try await sharing.negotiated()
+        let second = try await sharing.negotiated()
+        try await first.write(#"{"execute":"stop","id":1}{"execute":"query-status","id":2}"#)
+        try await second.write(#"{"execute":"query-name","id":3}"#)
+        try await first.wait(for: #""id": 2}"#)
+        try await second.wait(for: #"{"return": {"name": "test"}, "id": 3}"# + "\r\n")
+        let lines = Self.lines(first)
+        #expect(lines.allSatisfy { $0.hasPrefix("{\"") && $0.hasSuffix("}") }, "\(first.text)")
+        #expect(Self.ids(first) == [1, 2])
+        #expect(Self.ids(second) == [3])
+        #expect(try await daemon.call("io.systemd.MachineInstance.Describe").contains(#""status":"#))
+      }
+    }
+  }
+
   @Test("attached to an old QEMU with a second QMP socket: sessions share that, and leave the control monitor alone") @EventLoopActor
   func spareSocket() async throws {
     try await Self.withOldQEMU({ folder in ["a", "b"].flatMap { ["-qmp", "unix:\(folder.appending($0)),server=on,wait=off"] } }) {

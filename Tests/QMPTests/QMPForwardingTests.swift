@@ -89,6 +89,33 @@ struct QMPForwardingTests {
     while !client.isResponding { try await quiet() }
   }
 
+  @Test("a server that is pretty: each reply is its command's all the same, and on one line; so are events and the greeting")
+  @EventLoopActor
+  func pretty() async throws {
+    let conversation = try Conversation()
+    let client = conversation.client
+    client.keepsEventText = true
+    var events: [String] = []
+    client.onEvent = { events.append(String(decoding: $0.text, as: UTF8.self)) }
+    let negotiation = conversation.negotiate()
+    try await conversation.server.write(
+      "{\r\n    \"QMP\": {\r\n        \"version\": {\r\n            \"qemu\": {\r\n                \"micro\": 1\r\n            }\r\n        },\r\n"
+        + "        \"capabilities\": [\r\n            \"oob\"\r\n        ]\r\n    }\r\n}\r\n{\r\n    \"return\": {\r\n    }\r\n}\r\n")
+    _ = try await negotiation.soon().get()
+    #expect(
+      String(decoding: client.greetingText, as: UTF8.self)
+        == #"{"QMP": {"version": {"qemu": {"micro": 1}}, "capabilities": ["oob"]}}"#)
+    let first = Self.submit(#"{"execute":"a"}"#, client)
+    let second = Self.submit(#"{"execute":"b"}"#, client)
+    try await conversation.server.write(
+      "{\r\n    \"timestamp\": {\r\n        \"seconds\": 1\r\n    },\r\n    \"event\": \"STOP\"\r\n}\r\n"
+        + "{\r\n    \"return\": [\r\n        1,\r\n        \"a,  \\n  b\"\r\n    ],\r\n    \"id\": 1\r\n}\r\n{\r\n    \"return\": [\r\n    ]\r\n}\r\n"
+    )
+    #expect(try await first.soon().get() == #"{"return": [1, "a,  \n  b"], "id": 1}"#)
+    #expect(try await second.soon().get() == #"{"return": []}"#)
+    #expect(events == [#"{"timestamp": {"seconds": 1}, "event": "STOP"}"#])
+  }
+
   @Test("the connection's end fails what waits") @EventLoopActor
   func end() async throws {
     let conversation = try Conversation()
