@@ -1,3 +1,4 @@
+import Glibc
 import QEMUJSON
 import SystemdEvent
 import TestSupport
@@ -208,6 +209,27 @@ struct SharedSessionTests {
     let (client, monitor) = try Self.run([Array((Self.negotiate + #"{"execute":\#(spaces)"ok"}"#).utf8)[...]], eager: true)
     #expect(client == [Self.done, Self.done])
     #expect(monitor.last == #"{"execute":"ok"}"#)
+  }
+
+  @Test("a descriptor waits for an add-fd that is not refused")
+  func refusedAddFD() throws {
+    var session = SharedSession(greeting: Array(Self.greeting.utf8), parser: Self.newParser, mostInFlight: 1)
+    let file = try pipePair()
+    defer { close(file.writing) }
+    let addFD = #"{"execute":"add-fd"}"#
+    Array(addFD.utf8).withUnsafeBytes { session.receive($0, descriptors: CarriedDescriptors(owning: [file.reading])) }
+    Array((Self.negotiate + addFD + addFD).utf8).withUnsafeBytes { session.receive($0) }
+    let refused = session.next()
+    #expect(refused?.descriptors == nil && refused?.text == Array(#"{"execute":""}"#.utf8))
+    session.replied(Array(try Self.answer(refused?.text ?? []).utf8))
+    let negotiation = session.next()
+    session.replied(Array(try Self.answer(negotiation?.text ?? []).utf8))
+    let taken = session.next()
+    #expect(taken?.descriptors?.raw == [file.reading] && taken?.text == Array(addFD.utf8))
+    session.replied(Array(try Self.answer(taken?.text ?? []).utf8))
+    // It is gone then.
+    let last = session.next()
+    #expect(last?.text == Array(#"{"execute":""}"#.utf8))
   }
 
   @Test("events come after the negotiation only")
