@@ -27,8 +27,8 @@ public final class Machine {
 
   /// The programs that serve its devices; they end when QEMU does.
   private let programs: [DeviceProgram]
-  /// The socket of a QMP server that this machine's QEMU has beside ours and that nobody used, for sessions that share it.
-  var spareSocket: FilePath?
+  /// The sockets of QMP servers that this machine's QEMU has beside ours and that nobody used, for sessions that share one.
+  var spareSockets: [FilePath] = []
   /// The machine's events, numbered.
   public let feed = EventFeed()
   let control: ControlMonitor
@@ -101,7 +101,7 @@ public final class Machine {
         name: name, client: control, clientID: nil, clientSocket: address, responseLimit: responseLimit, greeting: greeting,
         process: nil, logger: logger)
       try await machine.monitors.continueNumbering()
-      machine.spareSocket = try await machine.monitors.findSpareSocket()
+      machine.spareSockets = try await machine.monitors.findSpareSockets()
       startTask {
         do { try await machine.monitors.removeStrays() } catch { logger.warning("could not remove what another daemon left: \(error)") }
       }

@@ -232,13 +232,14 @@ public final class Monitors {
     }
   }
 
-  /// Where a QEMU that cannot add monitors listens with one that nobody is connected to. One of its `-qmp` options, most likely; what
-  /// it serves there shows when it greets.
-  func findSpareSocket() async throws(QMPError) -> FilePath? {
-    guard try await knownDialect() == nil else { return nil }
-    return try await listChardevs().first { chardev in
-      chardev.id.hasPrefix("compat_monitor") && chardev.isDisconnected && chardev.listensAt != controlSocket && chardev.listensAt != nil
-    }?.listensAt
+  /// Where a QEMU that cannot add monitors listens with ones that nobody is connected to. Its `-qmp` options, most likely; what it serves
+  /// there shows when it greets. A relative path is relative to a folder of QEMU's.
+  func findSpareSockets() async throws(QMPError) -> [FilePath] {
+    guard try await knownDialect() == nil else { return [] }
+    return try await listChardevs().compactMap { chardev in
+      guard chardev.id.hasPrefix("compat_monitor"), chardev.isDisconnected, chardev.listensAt != controlSocket else { return nil }
+      return chardev.listensAt.flatMap { $0.isAbsolute ? $0 : nil }
+    }
   }
 
   /// The monitor of that id, if it may be removed.

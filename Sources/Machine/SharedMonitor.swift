@@ -83,7 +83,7 @@ extension Machine {
   /// How sessions are served on this QEMU, in words.
   public func sessionModes() async throws(MachineError) -> String {
     if try await canAddMonitors() { return "each session gets a monitor of its own" }
-    if let spareSocket { return "this QEMU cannot add monitors while it runs: sessions share the one at \(spareSocket)" }
+    if let socket = spareSockets.first { return "this QEMU cannot add monitors while it runs: sessions share the one at \(socket)" }
     return "this QEMU cannot add monitors while it runs: sessions share the control monitor"
   }
 
@@ -92,7 +92,10 @@ extension Machine {
   public func openSharedMonitor() async throws(MachineError) -> SharedMonitor {
     if try await canAddMonitors() { return try await addSharedMonitor() }
     guard control.isResponding else { throw .qmp(.timedOut) }
-    if let spareSocket, let spare = await connect(spareSocket) { return spare }
+    for socket in spareSockets {
+      if let spare = await connect(socket) { return spare }
+    }
+    if !spareSockets.isEmpty { logger.notice("no other monitor is free: sessions share the control monitor") }
     let shared = SharedMonitor(.control, control.sharedClient)
     shared.subscription = subscribe(includingUnreadable: true) { [weak shared] event in
       if !event.text.isEmpty { shared?.onEvent?(event.text) }
@@ -124,12 +127,17 @@ extension Machine {
   private func connect(_ socket: FilePath) async -> SharedMonitor? {
     do {
       let client = try QMPClient(connectingTo: socket)
+      // Whoever listens there now: QEMU told where it did when it began.
+      guard let process = client.serverProcess, process == control.serverProcess else {
+        logger.notice("nothing to share at \(socket): another process listens there")
+        return nil
+      }
       _ = try await client.negotiate(within: Self.greetingLimit)
       let shared = SharedMonitor(.spare(socket: socket.string), client)
       client.onEvent = { [weak shared] event in shared?.onEvent?(event.text) }
       return shared
     } catch {
-      logger.notice("nothing to share at \(socket) (\(error)): sessions share the control monitor")
+      logger.notice("nothing to share at \(socket): \(error)")
       return nil
     }
   }

@@ -477,6 +477,42 @@ struct SharedSessionsTests {
     }
   }
 
+  @Test("a QMP socket is shared only if it is this QEMU's; the next one is tried") @EventLoopActor
+  func strangersSocket() async throws {
+    let program = try await OldQEMU.program()
+    try await Self.withOldQEMU({ folder in
+      ["a", "b", "c"].flatMap { ["-qmp", "unix:\(folder.appending($0)),server=on,wait=off"] }
+        + [
+          "-qmp", "unix:relative,server=on,wait=off", "-qmp",
+          "unix:abstract-\(folder.lastComponent?.string ?? ""),abstract=on,server=on,wait=off",
+        ]
+    }) { folder in
+      // Somebody else's QEMU now listens where b was.
+      let other = folder.appending("other")
+      let started = try await command(
+        program,
+        ["-machine", "none", "-nodefaults", "-display", "none", "-name", "wrong", "-daemonize", "-pidfile", other.string]
+          + ["-qmp", "unix:\(folder.appending("b")),server=on,wait=off"])
+      try #require(started.status == 0, "\(started.error)")
+      let process = try #require(Int32(contents(of: other).trimmingCharacters(in: .whitespacesAndNewlines)))
+      defer { kill(process, SIGKILL) }
+      _ = try await withDaemon(["attach", "--machine", "test", "--qmp", "unix:\(folder.appending("a"))"]) { daemon in
+        let sharing = SharingDaemon(daemon: daemon, kind: .sharedOnOld, direct: folder.appending("c"))
+        let session = try await sharing.negotiated()
+        try await session.write(#"{"execute":"query-name","id":1}"#)
+        try await session.wait(for: #""id": 1}"#)
+        #expect(session.text == #"{"return": {"name": "test"}, "id": 1}"# + "\r\n")
+        session.forget()
+        try await session.write(#"{"execute":"query-chardev"}"#)
+        try await session.wait("the reply") { $0.received.last == UInt8(ascii: "\n") }
+        #expect(session.text.contains("disconnected:unix:\(folder.appending("b"))"))
+        #expect(!session.text.contains("disconnected:unix:\(folder.appending("c"))"))
+        #expect(daemon.log.contains("nothing to share at \(folder.appending("b")): another process listens there"))
+        #expect(!daemon.log.contains("relative") && !daemon.log.contains("abstract"))
+      }
+    }
+  }
+
   @Test("attached to an old QEMU with a second QMP socket: sessions share that, and leave the control monitor alone") @EventLoopActor
   func spareSocket() async throws {
     try await Self.withOldQEMU({ folder in ["a", "b"].flatMap { ["-qmp", "unix:\(folder.appending($0)),server=on,wait=off"] } }) {
