@@ -112,7 +112,7 @@ public final class Sessions {
   private func openShared(_ call: VarlinkCall, _ access: Access) async throws {
     sharedCounter += 1
     let id = "shared-\(sharedCounter)"
-    if try await machine.canAddMonitors() { await machine.keepSpareMonitor() }
+    if !shared.isOnlyWay, try await machine.canAddMonitors() { await machine.keepSpareMonitor() }
     let opening = try await shared.open()
     let place = opening.place
     let (client, failure) = await upgrade(call, id)

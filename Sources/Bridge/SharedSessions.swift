@@ -107,9 +107,10 @@ final class SharedSessions {
     monitor.submit(QEMUParser.question) { answer.fulfil($0) }
     let parser: QEMUParser
     do throws(QMPError) {
-      parser = QEMUParser(answering: try await answer.value.get())
+      parser = QEMUParser(answering: try await (answer.value(within: machine.responseLimit) ?? .failure(.timedOut)).get())
     } catch {
-      try? await machine.closeSharedMonitor(monitor)
+      // Nobody waits for a QEMU that does not answer.
+      startTask { [machine] in try? await machine.closeSharedMonitor(monitor) }
       throw .qmp(error)
     }
     let sharing = MonitorSharing(greeting: monitor.greeting, parser: parser) { [logger] text, descriptors, reply in

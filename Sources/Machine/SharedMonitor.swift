@@ -108,7 +108,7 @@ extension Machine {
     let id = added.id
     do {
       let client = try QMPClient(added.takeSocket())
-      _ = try await client.negotiate()
+      _ = try await client.negotiate(within: responseLimit)
       let shared = SharedMonitor(.added(id: id), client)
       client.onEvent = { [weak shared] event in shared?.onEvent?(event.text) }
       // A session has full control over the VM, and so over this monitor: one that was deleted looks like one that is slow.
@@ -116,7 +116,8 @@ extension Machine {
       control.sharedID = id
       return shared
     } catch {
-      try? await monitors.remove(id)
+      // Nobody waits for a QEMU that does not answer.
+      startTask { try? await self.monitors.remove(id) }
       throw error as? MachineError ?? (error as? QMPError).map { .qmp($0) } ?? .qmp(.disconnected)
     }
   }

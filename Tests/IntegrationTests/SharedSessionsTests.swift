@@ -419,6 +419,22 @@ struct SharedSessionsTests {
     }
   }
 
+  @Test("sessions on an old QEMU that stands still: one more is let in without asking it") @EventLoopActor
+  func acquiredWhileStopped() async throws {
+    try await SessionKind.sharedOnOld.withDaemon(["--response-limit", "1"]) { daemon in
+      let first = try await daemon.negotiated()
+      let qemu = try daemon.daemon.qemu()
+      kill(qemu, SIGSTOP)
+      let second = try await daemon.acquire()
+      #expect(second.text.contains("QMP"))
+      second.forget()
+      try await second.write(#"{"execute":"qmp_capabilities"}{"execute":"query-name","id":1}"#)
+      kill(qemu, SIGCONT)
+      try await second.wait(for: #"{"return": {"name": "test"}, "id": 1}"#)
+      first.close()
+    }
+  }
+
   @Test("an id with a NUL, which QEMU takes: what lists it says why it cannot be read, and all else goes on") @EventLoopActor
   func unreadableReply() async throws {
     try await SessionKind.own.withDaemon { daemon in
