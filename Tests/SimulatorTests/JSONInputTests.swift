@@ -39,6 +39,8 @@ import Testing
     Case(#"{"a":1 "b":2}"#, "1:8: JSON parse error, expected ',' or '}'"), Case("}", "1:1: JSON parse error, expecting value"),
     Case("[}]", "1:2: JSON parse error, expecting value", "1:3: JSON parse error, expecting value"),
     Case(#"{"a":1,"a":2}"#, "1:12: JSON parse error, duplicate key"),
+    // Two names, which Unicode takes for the same.
+    Case(#"{"\u00e9":1,"e\u0301":2}"#, #"{"\u00E9": 1, "e\u0301": 2}"#),
     Case("'single \"quotes\" \\''", #""single \"quotes\" '""#),
     Case(#""\u00e9\n\"\\\u0000\ud83d\ude00\/""#, #""\u00E9\n\"\\\u0000\uD83D\uDE00/""#),
     Case(#""\q""#, "1:1: JSON parse error, invalid escape sequence in string"),
@@ -82,7 +84,8 @@ import Testing
     ("{]", ["expecting value"]), ("{,}", ["expecting value"]), (#"{"a":1,}"#, ["expecting value"]), ("[1,]", ["expecting value"]),
     (#"{"a"}"#, ["missing : in object pair"]), (#"{"a" 1}"#, ["missing : in object pair"]), ("{1:2}", ["key is not a string in object"]),
     ("[1 2]", ["expected separator in list"]), (#"{"a":1 "b":2}"#, ["expected separator in dict"]),
-    (#"{"a":1,"a":2}"#, ["duplicate key"]), ("{nope:1}", ["invalid keyword 'nope'"]),
+    (#"{"a":1,"a":2}"#, ["duplicate key"]),
+    (#"{"\u00e9":1,"e\u0301":2}"#, [#"{"\u00E9": 1, "e\u0301": 2}"#]), ("{nope:1}", ["invalid keyword 'nope'"]),
     // Nothing is said before the brackets are balanced, and what follows a complaint begins anew.
     ("[ } ]", ["expecting value", "expecting value"]), ("{]}", ["expecting value", "expecting value"]),
     ("{ @ }", ["stray '@'", "expecting value"]), (#"{"a":[}"#, []),
