@@ -114,6 +114,13 @@ struct SharedSessionTests {
       #"{"execute":"ok","id":{"error": {"class": "CommandNotFound", "desc": "The command  has not been found"}}}"#,
       [#"{"id": {"error": {"class": "CommandNotFound", "desc": "The command  has not been found"}}, "# + expecting], nil
     ),
+    // The same with another error behind it, which is not the refusal's.
+    (
+      #"{"execute":"ok","id":{"error": {"class": "CommandNotFound", "desc": "The command  has not been found"}},"x":1}"#,
+      [
+        #"{"id": {"error": {"class": "CommandNotFound", "desc": "The command  has not been found"}}, "error": {"class": "GenericError", "desc": "QMP input member 'x' is unexpected"}}"#
+      ], nil
+    ),
     // Our own replies wait for their turn.
     (
       negotiate + #"{"execute":"ok","id":1}{"execute":"ok","id":2}[1]{"execute":"ok","id":3} @ {"execute":"ok","id":4}"#,

@@ -43,13 +43,11 @@ enum SharedReply {
     Array(#""error": {"class": "\#(errorClass)", "desc": \#(QObject.string(desc).text)}"#.utf8)
   }
 
-  /// The last mention is the reply's own: its id, which may be anything, stands before.
+  /// The reply with another end, if it ends with `old`. What stands before is its id, which may be anything, also the same again.
   private static func replacing(_ old: [UInt8], in reply: [UInt8], with new: [UInt8]) -> [UInt8]? {
-    guard reply.count >= old.count else { return nil }
-    for start in stride(from: reply.count - old.count, through: 0, by: -1) where reply[start...].starts(with: old) {
-      return reply[..<start] + new + reply[(start + old.count)...]
-    }
-    return nil
+    let end = old + "}".utf8
+    guard reply.suffix(end.count) == end[...] else { return nil }
+    return Array(reply.dropLast(end.count)) + new + "}".utf8
   }
 
   /// QEMU writes an id before "error" and behind "return".
