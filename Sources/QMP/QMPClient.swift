@@ -14,6 +14,8 @@ public import SystemPackage
 public final class QMPClient {
   /// How many commands may wait for their replies. One more fails with ``QMPError/overloaded``.
   public static let maximumPending = 4096
+  /// How many more there may be that are submitted as text.
+  static let maximumForwarded = 64
   /// The longest message accepted from the server, in bytes; `query-qmp-schema`, the longest known, has a quarter of a million. The
   /// reply that is longer is lost, and no other.
   public static let maximumMessage = 32 << 20
@@ -57,6 +59,8 @@ public final class QMPClient {
 
   /// The end of the connection: how it came. Fulfilled after the calls in flight have failed.
   public let disconnected = Promise<QMPError>()
+  /// The same, known from the beginning of the end: who is told that a call has failed may come with the next.
+  private var endedBy: QMPError?
 
   /// Commands written together, whose caller waits for all replies.
   private final class Batch {
@@ -182,7 +186,7 @@ public final class QMPClient {
   ///
   /// - Returns: the results in the commands' order.
   public func pipeline(_ commands: [QMPCommand]) async -> [Result<JSONVariant, QMPError>] {
-    if let end = disconnected.result { return commands.map { _ in .failure(end) } }
+    if let endedBy { return commands.map { _ in .failure(endedBy) } }
     guard isResponding else { return commands.map { _ in .failure(.timedOut) } }
     guard pending.count + commands.count <= Self.maximumPending else { return commands.map { _ in .failure(.overloaded) } }
     return await withCheckedContinuation { continuation in
@@ -196,7 +200,7 @@ public final class QMPClient {
         nextSlot += 1
       }
       // The first may be the end of the connection, which answers for all of them.
-      for next in writes where !next.bytes.isEmpty && disconnected.result == nil { write(next.bytes, descriptors: next.descriptors) }
+      for next in writes where !next.bytes.isEmpty && endedBy == nil { write(next.bytes, descriptors: next.descriptors) }
       if let responseLimit, watchdog == nil { watch(for: responseLimit) }
     }
   }
@@ -212,8 +216,8 @@ public final class QMPClient {
   ///   - reply: gets the reply as it came, on one line and without its end. ``QMPError/timedOut`` means that it was lost on the way,
   ///     ``QMPError/unreadableReply(_:)`` that it was too long.
   public func submit(_ text: [UInt8], descriptors: [CInt] = [], reply: @escaping (Result<[UInt8], QMPError>) -> Void) {
-    if let end = disconnected.result { return reply(.failure(end)) }
-    guard pending.count < Self.maximumPending else { return reply(.failure(.overloaded)) }
+    if let endedBy { return reply(.failure(endedBy)) }
+    guard pending.count < Self.maximumPending + Self.maximumForwarded else { return reply(.failure(.overloaded)) }
     pending.append(Slot(number: nextSlot, command: "", since: .now, batch: nil, forward: reply))
     nextSlot += 1
     write(text, descriptors: descriptors)
@@ -334,7 +338,7 @@ public final class QMPClient {
         descriptors.close()
         splitter.append(UnsafeRawBufferPointer(rebasing: Self.scratch[..<count]))
         if let fault = dispatchMessages() { return end(fault) }
-        if disconnected.result != nil || count < Self.scratch.count { return }
+        if endedBy != nil || count < Self.scratch.count { return }
       case .wouldBlock: return
       case .failed: return end(.disconnected)
       }
@@ -352,7 +356,7 @@ public final class QMPClient {
 
   private func dispatchMessages() -> QMPError? {
     do throws(QMPError) {
-      while disconnected.result == nil {
+      while endedBy == nil {
         let next: Incoming?
         do throws(MessageSplitter.Fault) {
           next = try splitter.next { read($0) }
@@ -430,7 +434,8 @@ public final class QMPClient {
   }
 
   private func end(_ error: QMPError) {
-    guard disconnected.result == nil else { return }
+    guard endedBy == nil else { return }
+    endedBy = error
     readiness.cancel()
     // The descriptor itself closes with this object; the server learns of the end now.
     shutdown(socket.raw, CInt(SHUT_RDWR))

@@ -116,6 +116,31 @@ struct QMPForwardingTests {
     #expect(events == [#"{"timestamp": {"seconds": 1}, "event": "STOP"}"#])
   }
 
+  @Test("typed commands that wait leave room for forwarded ones") @EventLoopActor
+  func roomBesideTyped() async throws {
+    let conversation = try Conversation()
+    let commands = Array(repeating: QMPCommand("x"), count: QMPClient.maximumPending)
+    startTask { _ = await conversation.client.pipeline(commands) }
+    try await conversation.server.wait("all commands") { $0.received.count == commands.count * #"{"execute":"x"}"#.utf8.count }
+    let forwarded = (0...QMPClient.maximumForwarded).map { Self.submit(#"{"execute":"f\#($0)"}"#, conversation.client) }
+    try await conversation.server.wait(for: #"{"execute":"f\#(QMPClient.maximumForwarded - 1)"}"#)
+    #expect(forwarded.map { $0.result == nil } == Array(repeating: true, count: QMPClient.maximumForwarded) + [false])
+    #expect(try await forwarded[QMPClient.maximumForwarded].soon() == .failure(.overloaded))
+  }
+
+  @Test("who comes with a command while the connection ends is told so") @EventLoopActor
+  func submittedAtTheEnd() async throws {
+    let conversation = try Conversation()
+    let client = conversation.client
+    let last = Promise<Result<[UInt8], QMPError>>()
+    client.submit(Array(#"{"execute":"a"}"#.utf8)) { [unowned client] _ in
+      client.submit(Array(#"{"execute":"b"}"#.utf8)) { last.fulfil($0) }
+    }
+    try await conversation.server.wait(for: #"{"execute":"a"}"#)
+    conversation.server.close()
+    #expect(try await last.soon() == .failure(.disconnected))
+  }
+
   @Test("the connection's end fails what waits") @EventLoopActor
   func end() async throws {
     let conversation = try Conversation()
