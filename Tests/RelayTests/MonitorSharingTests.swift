@@ -61,6 +61,22 @@ struct MonitorSharingTests {
     try await session.wait(for: #""id": 2}"#)
   }
 
+  @Test("a long command has the monitor to itself: another's waits for one of them, not for two") @EventLoopActor
+  func fairness() async throws {
+    let monitor = Monitor()
+    let greedy = try await monitor.session()
+    let other = try await monitor.session()
+    let long = #"{"execute":"ok","id":""# + String(repeating: "x", count: MonitorSharing.longCommand) + "\"}"
+    try await greedy.write(long + long)
+    try await monitor.wait(for: 3)
+    try await other.write(#"{"execute":"ok","id":"short"}"#)
+    try await quiet()
+    #expect(monitor.commands.count == 3)
+    monitor.answer(#"{"return": {}}"#)
+    try await monitor.wait(for: 4)
+    #expect(monitor.commands[3].text == #"{"execute":"ok","id":"short"}"#)
+  }
+
   @Test("a reply that is lost ends its own session, and no other") @EventLoopActor
   func lostReply() async throws {
     let monitor = Monitor()

@@ -15,6 +15,8 @@ public final class SharedEndpoint {
   var onEnd: (() -> Void)?
   /// It is in the queue for QEMU.
   var hasTurn = false
+  /// QEMU has a long command of its.
+  var hasLongCommand = false
 
   private var descriptor: OwnedDescriptor?
   private let socket: Endpoint
