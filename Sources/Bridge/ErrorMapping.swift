@@ -23,6 +23,7 @@ public func varlinkError(for error: any Error) -> VarlinkError {
 private func varlinkError(forMachine error: MachineError) -> VarlinkError {
   switch error {
   case .qmp(.execute(_, let errorClass, let desc)): systemError(.ioError, [("class", errorClass), ("desc", desc)])
+  case .qmp(.unreadableReply): systemError(.badMessage, [("desc", "\(error)")])
   case .qmp(.overloaded): systemError(.resourceBusy, [("desc", "\(error)")])
   case .qmp(.timedOut):
     VarlinkError("io.systemd.QemuMachineInstance.NotResponding", .object(["reason": .string("QEMU does not answer; that may pass")]))
@@ -80,5 +81,5 @@ private let errnoNames: [Errno: String] = [
   .notPermitted: "EPERM", .noSuchFileOrDirectory: "ENOENT", .socketNotConnected: "ENOTCONN",
   .notSocket: "ENOTSOCK", .addressInUse: "EADDRINUSE", .fileNameTooLong: "ENAMETOOLONG",
   Errno(rawValue: ENXIO): "ENXIO", .badFileDescriptor: "EBADF", Errno(rawValue: EBADFD): "EBADFD", .isDirectory: "EISDIR",
-  .readOnlyFileSystem: "EROFS", .noSpace: "ENOSPC",
+  .readOnlyFileSystem: "EROFS", .noSpace: "ENOSPC", .badMessage: "EBADMSG",
 ]

@@ -118,7 +118,7 @@ public final class Sessions {
   private func openShared(_ call: VarlinkCall, _ access: Access) async throws {
     sharedCounter += 1
     let id = "shared-\(sharedCounter)"
-    if try await machine.canAddMonitors() { await machine.keepSpareMonitor() }
+    if !shared.isOnlyWay, try await machine.canAddMonitors() { await machine.keepSpareMonitor() }
     let opening = try await shared.open()
     let place = opening.place
     let (client, failure) = await upgrade(call, id)
@@ -194,7 +194,7 @@ public final class Sessions {
       if session.relay.clientIsGone { session.place?.endpoint.abandon() }
       if session.relay.state == .stuck {
         logger.warning("a command does not come back; the session waits for it", metadata: ["session": "\(session.id)"])
-        if let monitor = session.monitor { startTask { [machine] in await machine.examineMonitor(monitor) } }
+        if let monitor = session.monitor ?? session.place?.monitor { startTask { [machine] in await machine.examineMonitor(monitor) } }
       }
       self.publish(.changed, session)
     }

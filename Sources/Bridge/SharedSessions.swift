@@ -14,6 +14,8 @@ final class SharedSessions {
     var users = 0
     /// The last has left it, and it is being given back.
     var isClosed = false
+    /// Waits for the monitor's end, which may outlive this: the control monitor stays.
+    var endWaiter: Int?
     init(_ monitor: SharedMonitor, _ sharing: MonitorSharing) {
       self.monitor = monitor
       self.sharing = sharing
@@ -78,6 +80,7 @@ final class SharedSessions {
     sharing.users -= 1
     guard sharing.users == 0 else { return }
     sharing.isClosed = true
+    if let waiter = sharing.endWaiter { sharing.monitor.lost.forget(waiter) }
     if current === sharing { current = nil }
     do {
       try await machine.closeSharedMonitor(sharing.monitor)
@@ -107,17 +110,21 @@ final class SharedSessions {
     monitor.submit(QEMUParser.question) { answer.fulfil($0) }
     let parser: QEMUParser
     do throws(QMPError) {
-      parser = QEMUParser(answering: try await answer.value.get())
+      parser = QEMUParser(answering: try await (answer.value(within: machine.responseLimit) ?? .failure(.timedOut)).get())
     } catch {
-      try? await machine.closeSharedMonitor(monitor)
+      // Nobody waits for a QEMU that does not answer.
+      startTask { [machine] in try? await machine.closeSharedMonitor(monitor) }
       throw .qmp(error)
     }
-    let sharing = MonitorSharing(greeting: monitor.greeting, parser: parser) { text, descriptors, reply in
-      monitor.submit(text, descriptors: descriptors) { reply(try? $0.get()) }
+    let sharing = MonitorSharing(greeting: monitor.greeting, parser: parser) { [logger] text, descriptors, reply in
+      monitor.submit(text, descriptors: descriptors) { result in
+        if case .failure(let error) = result, error != .disconnected { logger.warning("a session on the shared monitor ends: \(error)") }
+        reply(try? result.get())
+      }
     }
     let made = Sharing(monitor, sharing)
     monitor.onEvent = { [weak sharing] event in sharing?.event(event) }
-    monitor.lost.whenFulfilled { [weak self, weak made, weak sharing] _ in
+    made.endWaiter = monitor.lost.whenFulfilled { [weak self, weak made, weak sharing] _ in
       if let self, let made, current === made { current = nil }
       sharing?.end()
     }

@@ -9,7 +9,7 @@ struct ChardevDescription {
   let isDisconnected: Bool
   /// Nothing in QEMU uses it.
   let isUnused: Bool
-  /// The path that it listens at, if it is a UNIX socket that does.
+  /// The path that it listens at, if it is a UNIX socket that does and has one: those in the abstract namespace have none.
   let listensAt: FilePath?
 
   @EventLoopActor
@@ -22,6 +22,7 @@ struct ChardevDescription {
     isDisconnected = filename.hasPrefix(disconnected)
     let address = isDisconnected ? filename.dropFirst(disconnected.count) : filename[...]
     let options = address.dropFirst("unix:".count).split(separator: ",", omittingEmptySubsequences: false)
-    listensAt = address.hasPrefix("unix:") && options.contains("server=on") ? FilePath(String(options[0])) : nil
+    let isListening = address.hasPrefix("unix:") && options.contains("server=on") && !options.contains("abstract=on")
+    listensAt = isListening ? FilePath(String(options[0])) : nil
   }
 }

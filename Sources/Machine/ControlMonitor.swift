@@ -27,7 +27,8 @@ final class ControlMonitor {
   /// The attempt under way to put the spare to work, and whether it did.
   private var takeOverUnderWay: Promise<Bool>?
   private var recovery = Promise<Void>()
-  private let responseLimit: Duration
+  /// How long a command may take before QEMU counts as not responding.
+  let responseLimit: Duration
   private let logger: Logger
 
   /// - Parameters:

@@ -30,7 +30,6 @@ public final class EventFeed {
   init() {}
 
   func append(_ text: [UInt8]) {
-    let text = text.contains(UInt8(ascii: "\n")) ? Self.onOneLine(text) : text
     position += 1
     // Half of it at once, so that not each event moves all the others.
     if newest.count >= Self.mostKept { newest.removeFirst(Self.mostKept / 2) }
@@ -42,23 +41,6 @@ public final class EventFeed {
     gaps += 1
     newest = []
     onGap?()
-  }
-
-  /// What a monitor that is pretty wrote, as one that is not writes it.
-  static func onOneLine(_ text: [UInt8]) -> [UInt8] {
-    var result: [UInt8] = []
-    var isIndentation = false
-    for byte in text where byte != UInt8(ascii: "\r") {
-      // A line break within a string is escaped.
-      if byte == UInt8(ascii: "\n") {
-        isIndentation = true
-        if result.last == UInt8(ascii: ",") { result.append(UInt8(ascii: " ")) }
-      } else if !isIndentation || byte != UInt8(ascii: " ") {
-        isIndentation = false
-        result.append(byte)
-      }
-    }
-    return result
   }
 }
 

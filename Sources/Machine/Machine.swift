@@ -27,8 +27,8 @@ public final class Machine {
 
   /// The programs that serve its devices; they end when QEMU does.
   private let programs: [DeviceProgram]
-  /// The socket of a QMP server that this machine's QEMU has beside ours and that nobody used, for sessions that share it.
-  var spareSocket: FilePath?
+  /// The sockets of QMP servers that this machine's QEMU has beside ours and that nobody used, for sessions that share one.
+  var spareSockets: [FilePath] = []
   /// The machine's events, numbered.
   public let feed = EventFeed()
   let control: ControlMonitor
@@ -38,7 +38,7 @@ public final class Machine {
   private var spareEvents: SpareEvents?
   private var spareInTheMaking: Promise<Void>?
   private var wantsSpare = false
-  private var subscribers: [Int: (QMPEvent) -> Void] = [:]
+  private var subscribers: [Int: (takesUnreadable: Bool, handler: (QMPEvent) -> Void)] = [:]
   private var nextSubscriber = 0
 
   init(
@@ -101,7 +101,7 @@ public final class Machine {
         name: name, client: control, clientID: nil, clientSocket: address, responseLimit: responseLimit, greeting: greeting,
         process: nil, logger: logger)
       try await machine.monitors.continueNumbering()
-      machine.spareSocket = try await machine.monitors.findSpareSocket()
+      machine.spareSockets = try await machine.monitors.findSpareSockets()
       startTask {
         do { try await machine.monitors.removeStrays() } catch { logger.warning("could not remove what another daemon left: \(error)") }
       }
@@ -230,9 +230,11 @@ public final class Machine {
   // MARK: events
 
   /// Calls `handler` with each event of QEMU from now on, until ``unsubscribe(_:)``.
-  public func subscribe(_ handler: @escaping (QMPEvent) -> Void) -> Int {
+  ///
+  /// - Parameter includingUnreadable: also with those that have nothing but their text.
+  public func subscribe(includingUnreadable: Bool = false, _ handler: @escaping (QMPEvent) -> Void) -> Int {
     nextSubscriber += 1
-    subscribers[nextSubscriber] = handler
+    subscribers[nextSubscriber] = (includingUnreadable, handler)
     return nextSubscriber
   }
 
@@ -247,12 +249,19 @@ public final class Machine {
   }
 
   private func publish(_ event: QMPEvent) {
-    logger.debug("event \(event.name)")
+    if event.isReadable {
+      logger.debug("event \(event.name)")
+    } else {
+      logger.warning("an event of QEMU cannot be read and is dropped: \(String(decoding: event.text.prefix(200), as: UTF8.self))")
+    }
     spareEvents?.drop(before: feed.position + 1)
     feed.append(event.text)
     // First: whoever is told that a drive has gone may add the next at once.
-    storage.handle(event)
-    for subscription in subscribers.keys.sorted() { subscribers[subscription]?(event) }
+    if event.isReadable { storage.handle(event) }
+    for subscription in subscribers.keys.sorted() {
+      guard let (takesUnreadable, handler) = subscribers[subscription], event.isReadable || takesUnreadable else { continue }
+      handler(event)
+    }
   }
 
   // MARK: its end

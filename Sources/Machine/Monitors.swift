@@ -83,7 +83,7 @@ public final class Monitors {
     socket.limitSendBuffer(to: Self.sendBuffer)
     let failures = results.map(\.failure)
     guard let failure = failures.lazy.compactMap({ $0 }).first else { return HotpluggedMonitor(id: id, socket: socket) }
-    if failures.contains(where: { $0 == .timedOut || $0 == .disconnected }) {
+    if failures.contains(where: { $0?.isUncertain == true }) {
       // Whatever becomes of it in QEMU must not meet a closed socket before it is removed.
       let raw = socket.take()
       startTask {
@@ -107,7 +107,7 @@ public final class Monitors {
     do throws(QMPError) {
       try await control.execute(command.name, command.arguments)
     } catch {
-      if error == .timedOut {
+      if error.isUncertain {
         startTask {
           await self.control.recovered()
           _ = await self.control.pipeline([dialect.remove(id)])
@@ -185,6 +185,7 @@ public final class Monitors {
       case let failure? where failure == .timedOut || (failure == .disconnected && control.lost.result == nil):
         await control.recovered()
         isRepeated = true
+      case .unreadableReply where !isRepeated: isRepeated = true
       case .execute(_, _, let desc) where desc.contains("still initializing") && tooEarly < 100:
         // QEMU sets a monitor up in its other thread; one that was added a moment ago may still be at it.
         tooEarly += 1
@@ -231,13 +232,14 @@ public final class Monitors {
     }
   }
 
-  /// Where a QEMU that cannot add monitors listens with one that nobody is connected to. One of its `-qmp` options, most likely; what
-  /// it serves there shows when it greets.
-  func findSpareSocket() async throws(QMPError) -> FilePath? {
-    guard try await knownDialect() == nil else { return nil }
-    return try await listChardevs().first { chardev in
-      chardev.id.hasPrefix("compat_monitor") && chardev.isDisconnected && chardev.listensAt != controlSocket && chardev.listensAt != nil
-    }?.listensAt
+  /// Where a QEMU that cannot add monitors listens with ones that nobody is connected to. Its `-qmp` options, most likely; what it serves
+  /// there shows when it greets. A relative path is relative to a folder of QEMU's.
+  func findSpareSockets() async throws(QMPError) -> [FilePath] {
+    guard try await knownDialect() == nil else { return [] }
+    return try await listChardevs().compactMap { chardev in
+      guard chardev.id.hasPrefix("compat_monitor"), chardev.isDisconnected, chardev.listensAt != controlSocket else { return nil }
+      return chardev.listensAt.flatMap { $0.isAbsolute ? $0 : nil }
+    }
   }
 
   /// The monitor of that id, if it may be removed.

@@ -31,12 +31,23 @@ package struct JSONInput {
   /// QEMU's limit for the bytes of a value's tokens.
   package static let longestValue = 64 << 20
 
-  /// How many bytes the tokens of a value may have.
-  private let longestValue: Int
+  /// How much a value may have, where that is less than QEMU's limits. A value that has more is refused once, and passed over to
+  /// its end: what follows in it must not be taken for commands.
+  package struct OwnLimits: Sendable {
+    /// Bytes of its tokens together.
+    package var bytes: Int
+    package var tokens: Int
+    package init(bytes: Int, tokens: Int) {
+      self.bytes = bytes
+      self.tokens = tokens
+    }
+  }
+
+  private let ownLimits: OwnLimits?
   private let keptText: KeptText
   private let assembly: Assembly
   /// The tokens of the value under way, if they are put together at its end.
-  private var collected: [JSONToken] = []
+  private(set) var collected: [JSONToken] = []
 
   private var lexer: JSONLexer
   private var parser = JSONParser()
@@ -52,16 +63,16 @@ package struct JSONInput {
   package private(set) var lastText: [UInt8] = []
 
   /// - Parameters:
-  ///   - longestValue: how many bytes the tokens of a value may have together.
+  ///   - ownLimits: such as are narrower than QEMU's.
   ///   - assembly: how tokens become values.
   ///   - keptText: what ``lastText`` is to be.
   package init(
-    longestValue: Int = Self.longestValue, assembly: Assembly = .incremental, keeping keptText: KeptText = .asItCame(atMost: 65536)
+    ownLimits: OwnLimits? = nil, assembly: Assembly = .incremental, keeping keptText: KeptText = .asItCame(atMost: 65536)
   ) {
     self.assembly = assembly
-    self.longestValue = longestValue
+    self.ownLimits = ownLimits
     self.keptText = keptText
-    lexer = JSONLexer(longestToken: longestValue)
+    lexer = JSONLexer(longestToken: ownLimits?.bytes ?? Self.longestValue, passesOverOversized: ownLimits != nil)
   }
 
   /// Whether a value has begun and not ended.
@@ -92,9 +103,16 @@ package struct JSONInput {
       if braces < 0 || brackets < 0 || (braces == 0 && brackets == 0) || token.kind == .stray { startOver() }
     }
     guard !isRecovering else { return nil }
+    if let ownLimits, token.kind != .stray {
+      let isTooLong = tokenBytes > ownLimits.bytes || token.kind == .oversized
+      if isTooLong || tokens > ownLimits.tokens {
+        collected = []
+        return complain("JSON token \(isTooLong ? "size" : "count") limit exceeded")
+      }
+    }
     if assembly == .whole { return collect(token) }
     do throws(JSONParser.Fault) {
-      if tokenBytes > longestValue || token.kind == .oversized { return complain("JSON token size limit exceeded") }
+      if tokenBytes > Self.longestValue || token.kind == .oversized { return complain("JSON token size limit exceeded") }
       if tokens > Self.mostTokens { return complain("JSON token count limit exceeded") }
       if braces + brackets > Self.deepest { return complain("JSON nesting depth limit exceeded") }
       guard token.kind != .stray else { throw .init(reason: "stray '\(printable(token.bytes))'") }
@@ -110,7 +128,7 @@ package struct JSONInput {
     var complaint: String?
     if token.kind == .stray {
       complaint = "\(token.place): JSON parse error, stray '\(printable(token.bytes))'"
-    } else if tokenBytes > longestValue || token.kind == .oversized {
+    } else if tokenBytes > Self.longestValue || token.kind == .oversized {
       complaint = "JSON token size limit exceeded"
     } else if tokens > Self.mostTokens {
       complaint = "JSON token count limit exceeded"
@@ -137,6 +155,8 @@ package struct JSONInput {
 
   private mutating func complain(_ reason: String) -> Outcome {
     isRecovering = true
+    parser.reset()
+    text = []
     return .malformed(reason)
   }
 

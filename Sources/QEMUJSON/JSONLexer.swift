@@ -4,7 +4,7 @@ package struct JSONToken {
     case openBrace, closeBrace, openBracket, closeBracket, colon, comma, string, integer, float, keyword
     /// Bytes that begin no token, up to the one that shows it.
     case stray
-    /// More bytes than a token may have.
+    /// More bytes than a token may have: so many of them, or, of one that was passed over, its beginning.
     case oversized
   }
   package let kind: Kind
@@ -26,6 +26,9 @@ package struct TextPlace: Equatable, CustomStringConvertible {
 package struct JSONLexer {
   /// The longest token, in bytes.
   private let longestToken: Int
+  /// Whether a longer one goes on to where it ends. For QEMU, which has a limit of its own, it is over, and what follows begins anew,
+  /// in the middle of a string or not.
+  private let passesOverOversized: Bool
 
   private enum State {
     case start, skipping
@@ -53,7 +56,10 @@ package struct JSONLexer {
   /// Where the token under way begins.
   private var start = TextPlace(line: 1, column: 1)
 
-  package init(longestToken: Int = JSONInput.longestValue) { self.longestToken = longestToken }
+  package init(longestToken: Int = JSONInput.longestValue, passesOverOversized: Bool = false) {
+    self.longestToken = longestToken
+    self.passesOverOversized = passesOverOversized
+  }
 
   /// Whether a token has begun and not ended.
   package var isAmidToken: Bool { !token.isEmpty }
@@ -71,11 +77,11 @@ package struct JSONLexer {
     while true {
       switch step(byte) {
       case .into(let next):
-        token.append(byte)
+        append(byte)
         state = next
-        return (before, token.count > longestToken ? finish(.oversized) : nil)
+        return (before, isOversized && !passesOverOversized ? finish(.oversized) : nil)
       case .ends(let kind):
-        token.append(byte)
+        append(byte)
         let ended = finish(kind)
         if kind == .stray { state = .skipping }
         return (before, ended)
@@ -89,13 +95,22 @@ package struct JSONLexer {
     }
   }
 
+  private var isOversized: Bool { token.count > longestToken }
+
+  private mutating func append(_ byte: UInt8) {
+    if !isOversized { token.append(byte) }
+  }
+
   private mutating func finish(_ kind: JSONToken.Kind) -> JSONToken {
     defer { restart() }
-    return JSONToken(kind: kind, bytes: token, place: start)
+    // What does not belong in a token is an error in a long one too, at which QEMU begins anew.
+    let isTooLong = passesOverOversized && isOversized && kind != .stray
+    return JSONToken(kind: isTooLong ? .oversized : kind, bytes: token, place: start)
   }
 
   private mutating func restart() {
-    token.removeAll(keepingCapacity: token.capacity <= 65536)
+    // The bytes have been handed out: kept capacity would be new memory, as much for a bracket as for the longest token before.
+    token = []
     state = .start
     start = TextPlace(line: line + 1, column: column + 1)
   }

@@ -1,12 +1,22 @@
 /// The members of a JSON object, in the order in which QEMU tells them: that of its hash table of 512 chains, the youngest member
 /// of a chain first.
 public struct QDict: Sendable, Equatable {
+  /// A name, byte for byte: what Unicode takes for the same text is another name to QEMU.
+  private struct Name: Sendable, Hashable {
+    let text: String
+    init(_ text: String) { self.text = text }
+    static func == (left: Name, right: Name) -> Bool { left.text.utf8.elementsEqual(right.text.utf8) }
+    func hash(into hasher: inout Hasher) {
+      var text = text
+      text.withUTF8 { hasher.combine(bytes: UnsafeRawBufferPointer($0)) }
+    }
+  }
   private struct Member: Sendable, Equatable {
     var value: QObject
     /// How many members had been added before.
     let age: Int
   }
-  private var table: [String: Member] = [:]
+  private var table: [Name: Member] = [:]
   private var additions = 0
 
   public init() {}
@@ -19,8 +29,9 @@ public struct QDict: Sendable, Equatable {
 
   /// The value of a member. One that is set again keeps its place.
   public subscript(name: String) -> QObject? {
-    get { table[name]?.value }
+    get { table[Name(name)]?.value }
     set {
+      let name = Name(name)
       guard let newValue else {
         table[name] = nil
         return
@@ -32,8 +43,8 @@ public struct QDict: Sendable, Equatable {
 
   /// The members as QEMU's iterators visit them.
   public var ordered: [(name: String, value: QObject)] {
-    guard table.count > 1 else { return table.map { ($0.key, $0.value.value) } }
-    let rows = table.map { (chain: Self.chain(of: $0.key), age: $0.value.age, name: $0.key, value: $0.value.value) }
+    guard table.count > 1 else { return table.map { ($0.key.text, $0.value.value) } }
+    let rows = table.map { (chain: Self.chain(of: $0.key.text), age: $0.value.age, name: $0.key.text, value: $0.value.value) }
     return rows.sorted { $0.chain != $1.chain ? $0.chain < $1.chain : $0.age > $1.age }.map { ($0.name, $0.value) }
   }
 

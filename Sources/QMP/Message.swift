@@ -16,8 +16,10 @@ public struct QMPEvent: Sendable {
   public let data: JSONVariant?
   /// `{"seconds": …, "microseconds": …}` of the server's clock.
   public let timestamp: JSONVariant?
-  /// The event as it came, without its line end; empty unless the client was asked to keep it.
+  /// The event as it came, on one line and without its end; empty unless the client was asked to keep it.
   public let text: [UInt8]
+  /// Whether it could be parsed. One that could not be, for a NUL in a string, say, has nothing but its ``text``.
+  public var isReadable: Bool { !name.isEmpty }
 
   public init(name: String, data: JSONVariant?, timestamp: JSONVariant?, text: [UInt8] = []) {
     self.name = name
@@ -25,6 +27,9 @@ public struct QMPEvent: Sendable {
     self.timestamp = timestamp
     self.text = text
   }
+
+  /// One that could not be parsed.
+  init(unreadable text: [UInt8]) { self.init(name: "", data: nil, timestamp: nil, text: text) }
 }
 
 /// A command on its way to the server.
@@ -42,6 +47,17 @@ public struct QMPCommand: Sendable {
     self.arguments = arguments
     self.descriptors = descriptors
     self.isOutOfBand = isOutOfBand
+  }
+}
+
+/// What comes from the server, told apart by how it begins, as every QEMU writes it: for what need not be parsed, or cannot be.
+enum MessageKind {
+  case greeting, event, reply
+
+  init(of message: some Collection<UInt8>) {
+    // A server that is pretty writes white space before the first name.
+    let rest = message.dropFirst().drop { $0 == UInt8(ascii: " ") || $0 == UInt8(ascii: "\r") || $0 == UInt8(ascii: "\n") }
+    self = rest.starts(with: #""timestamp""#.utf8) ? .event : rest.starts(with: #""QMP""#.utf8) ? .greeting : .reply
   }
 }
 

@@ -7,12 +7,14 @@ struct MessageSplitter {
   enum Fault: Error, Equatable {
     /// Something other than an object stands where a message should begin.
     case notAnObject(UInt8)
-    /// A message is longer than the limit, in bytes.
-    case tooLong(limit: Int)
+    /// A message is longer than the limit, in bytes; this is how it begins. It is passed over.
+    case tooLong(limit: Int, beginning: [UInt8])
   }
 
   /// The longest message accepted, in bytes.
   let limit: Int
+  /// How much is told of a longer one, in bytes.
+  private static let toldOfTooLong = 64
   private var buffer: [UInt8] = []
   /// Where the message being scanned begins, and how far it has been looked at.
   private var start = 0
@@ -41,9 +43,12 @@ struct MessageSplitter {
     while skipping, let byte = bytes.first {
       if afterLineEnd, byte == UInt8(ascii: "{") {
         skipping = false
-      } else {
-        afterLineEnd = byte == UInt8(ascii: "\n")
+      } else if byte == UInt8(ascii: "\n") {
+        afterLineEnd = true
         bytes.removeFirst()
+      } else {
+        afterLineEnd = false
+        bytes = bytes[(bytes.firstIndex(of: UInt8(ascii: "\n")) ?? bytes.endIndex)...]
       }
     }
     if start > 0 {
@@ -57,7 +62,8 @@ struct MessageSplitter {
   /// Calls `body` with the next whole message, followed by a NUL that is part of the view; valid during the call.
   ///
   /// - Returns: nil when no whole message is there.
-  /// - Throws: ``Fault``, after which the splitter is of no further use.
+  /// - Throws: ``Fault``. After ``Fault/notAnObject(_:)`` the splitter is of no further use; after ``Fault/tooLong(limit:beginning:)`` it
+  ///   goes on with the next line that begins a message.
   mutating func next<Result>(_ body: (UnsafeBufferPointer<UInt8>) -> Result) throws(Fault) -> Result? {
     guard let end = try scan() else {
       // There may have been a line's end behind the last message.
@@ -117,7 +123,9 @@ struct MessageSplitter {
         if byte == UInt8(ascii: "\"") { inString = true }
       }
     }
-    if buffer.count - start > limit { throw .tooLong(limit: limit) }
-    return nil
+    guard buffer.count - start > limit else { return nil }
+    let beginning = Array(buffer[start...].prefix(Self.toldOfTooLong))
+    skipUnfinished()
+    throw .tooLong(limit: limit, beginning: beginning)
   }
 }

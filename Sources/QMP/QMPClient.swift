@@ -14,7 +14,10 @@ public import SystemPackage
 public final class QMPClient {
   /// How many commands may wait for their replies. One more fails with ``QMPError/overloaded``.
   public static let maximumPending = 4096
-  /// The longest message accepted from the server, in bytes; `query-qmp-schema`, the longest known, has a quarter of a million.
+  /// How many more there may be that are submitted as text.
+  static let maximumForwarded = 64
+  /// The longest message accepted from the server, in bytes; `query-qmp-schema`, the longest known, has a quarter of a million. The
+  /// reply that is longer is lost, and no other.
   public static let maximumMessage = 32 << 20
 
   private let socket: OwnedDescriptor
@@ -28,7 +31,7 @@ public final class QMPClient {
   public var onEvent: ((QMPEvent) -> Void)?
   /// Whether events have their ``QMPEvent/text``.
   public var keepsEventText = false
-  /// The greeting as it came, without its line end; empty before it came.
+  /// The greeting as it came, on one line and without its end; empty before it came.
   public private(set) var greetingText: [UInt8] = []
   /// How long a command may take. When the oldest has waited longer, it and all others fail with ``QMPError/timedOut``, and
   /// so does every further one, at once, until the server answers again: not those, whose replies may be lost, but a question
@@ -56,6 +59,8 @@ public final class QMPClient {
 
   /// The end of the connection: how it came. Fulfilled after the calls in flight have failed.
   public let disconnected = Promise<QMPError>()
+  /// The same, known from the beginning of the end: who is told that a call has failed may come with the next.
+  private var endedBy: QMPError?
 
   /// Commands written together, whose caller waits for all replies.
   private final class Batch {
@@ -181,7 +186,7 @@ public final class QMPClient {
   ///
   /// - Returns: the results in the commands' order.
   public func pipeline(_ commands: [QMPCommand]) async -> [Result<JSONVariant, QMPError>] {
-    if let end = disconnected.result { return commands.map { _ in .failure(end) } }
+    if let endedBy { return commands.map { _ in .failure(endedBy) } }
     guard isResponding else { return commands.map { _ in .failure(.timedOut) } }
     guard pending.count + commands.count <= Self.maximumPending else { return commands.map { _ in .failure(.overloaded) } }
     return await withCheckedContinuation { continuation in
@@ -195,7 +200,7 @@ public final class QMPClient {
         nextSlot += 1
       }
       // The first may be the end of the connection, which answers for all of them.
-      for next in writes where !next.bytes.isEmpty && disconnected.result == nil { write(next.bytes, descriptors: next.descriptors) }
+      for next in writes where !next.bytes.isEmpty && endedBy == nil { write(next.bytes, descriptors: next.descriptors) }
       if let responseLimit, watchdog == nil { watch(for: responseLimit) }
     }
   }
@@ -208,10 +213,11 @@ public final class QMPClient {
   /// - Parameters:
   ///   - text: one whole JSON object that the server answers in order, with one reply.
   ///   - descriptors: go with its first byte; they stay the caller's.
-  ///   - reply: gets the reply as it came, without its line end. ``QMPError/timedOut`` means that it was lost on the way.
+  ///   - reply: gets the reply as it came, on one line and without its end. ``QMPError/timedOut`` means that it was lost on the way,
+  ///     ``QMPError/unreadableReply(_:)`` that it was too long.
   public func submit(_ text: [UInt8], descriptors: [CInt] = [], reply: @escaping (Result<[UInt8], QMPError>) -> Void) {
-    if let end = disconnected.result { return reply(.failure(end)) }
-    guard pending.count < Self.maximumPending else { return reply(.failure(.overloaded)) }
+    if let endedBy { return reply(.failure(endedBy)) }
+    guard pending.count < Self.maximumPending + Self.maximumForwarded else { return reply(.failure(.overloaded)) }
     pending.append(Slot(number: nextSlot, command: "", since: .now, batch: nil, forward: reply))
     nextSlot += 1
     write(text, descriptors: descriptors)
@@ -272,10 +278,7 @@ public final class QMPClient {
   /// Whether a message is the reply to a command that was submitted as text. Told by how it begins: what an id of that command's
   /// comes back as need not even be JSON.
   private func isForwarded(_ message: UnsafeBufferPointer<UInt8>) -> Bool {
-    guard pending.first?.forward != nil, !message.starts(with: #"{"timestamp""#.utf8), !message.starts(with: #"{"QMP""#.utf8) else {
-      return false
-    }
-    guard let start = message.baseAddress else { return false }
+    guard pending.first?.forward != nil, MessageKind(of: message) == .reply, let start = message.baseAddress else { return false }
     return probes.allSatisfy { memmem(start, message.count, $0.id, $0.id.utf8.count) == nil }
   }
 
@@ -335,47 +338,86 @@ public final class QMPClient {
         descriptors.close()
         splitter.append(UnsafeRawBufferPointer(rebasing: Self.scratch[..<count]))
         if let fault = dispatchMessages() { return end(fault) }
-        if disconnected.result != nil || count < Self.scratch.count { return }
+        if endedBy != nil || count < Self.scratch.count { return }
       case .wouldBlock: return
       case .failed: return end(.disconnected)
       }
     }
   }
 
+  /// One message of the server.
+  private enum Incoming {
+    /// The reply to a command that was submitted as text.
+    case forwarded([UInt8])
+    /// The text is there if it is an event's and asked for.
+    case parsed(JSONVariant, text: [UInt8])
+    case unreadable(MessageKind, reason: String, text: [UInt8])
+  }
+
   private func dispatchMessages() -> QMPError? {
-    do {
-      while true {
-        let next = try splitter.next { bytes -> Result<(JSONVariant?, [UInt8]), JSONError> in
-          if isForwarded(bytes) { return .success((nil, Array(bytes.dropLast()))) }
-          return Result { () throws(JSONError) in try parse(bytes) }
-        }
-        guard let (parsed, text) = try next?.get() else { return nil }
-        guard let message = parsed else {
-          pending.removeFirst().forward?(.success(text))
-          if disconnected.result != nil { return nil }
+    do throws(QMPError) {
+      while endedBy == nil {
+        let next: Incoming?
+        do throws(MessageSplitter.Fault) {
+          next = try splitter.next { read($0) }
+        } catch .tooLong(let limit, let beginning) {
+          try passOver(MessageKind(of: beginning), "it is longer than \(limit) bytes")
           continue
+        } catch {
+          throw .badReply("\(error)")
         }
-        if isNobodys(message) { continue }
-        let told = try ServerMessage(message, text)
-        if told.isReply, pending.isEmpty, overdue > 0 {
-          overdue -= 1
-        } else {
-          try dispatch(told)
+        switch next {
+        case nil: return nil
+        case .forwarded(let text)?: pending.removeFirst().forward?(.success(text))
+        case .unreadable(let kind, let reason, let text)?: try passOver(kind, reason, text: text)
+        case .parsed(let message, let text)?:
+          if isNobodys(message) { continue }
+          let told = try ServerMessage(message, text)
+          if told.isReply, pending.isEmpty, overdue > 0 {
+            overdue -= 1
+          } else {
+            try dispatch(told)
+          }
         }
-        if disconnected.result != nil { return nil }
       }
-    } catch let error as QMPError {
-      return error
+      return nil
     } catch {
-      return .badReply("\(error)")
+      return error
     }
   }
 
-  /// A message with a NUL behind it, parsed; as it came too, if it is an event and that is asked for.
-  private func parse(_ bytes: UnsafeBufferPointer<UInt8>) throws(JSONError) -> (JSONVariant?, [UInt8]) {
-    let message = try JSONVariant(parsingTerminated: bytes)
-    if message["QMP"] != nil { greetingText = Array(bytes.dropLast()) }
-    return (message, keepsEventText && message["event"] != nil ? Array(bytes.dropLast()) : [])
+  /// Takes a message with a NUL behind it for what it is.
+  private func read(_ bytes: UnsafeBufferPointer<UInt8>) -> Incoming {
+    let text = bytes.dropLast()
+    if isForwarded(bytes) { return .forwarded(onOneLine(text)) }
+    do throws(JSONError) {
+      let message = try JSONVariant(parsingTerminated: bytes)
+      if message["QMP"] != nil { greetingText = onOneLine(text) }
+      return .parsed(message, text: keepsEventText && message["event"] != nil ? onOneLine(text) : [])
+    } catch {
+      let kind = MessageKind(of: bytes)
+      return .unreadable(kind, reason: "\(error)", text: keepsEventText && kind == .event ? onOneLine(text) : [])
+    }
+  }
+
+  /// A message that is too long, or that is whole and cannot be parsed, hurts only whom it is for.
+  ///
+  /// - Parameter text: of an event; nil if it is not known.
+  /// - Throws: the reason, if it shows that the server is none.
+  private func passOver(_ kind: MessageKind, _ reason: String, text: [UInt8]? = nil) throws(QMPError) {
+    guard greeted.result != nil else { throw .badReply(reason) }
+    switch kind {
+    case .greeting: throw .badReply(reason)
+    case .event: if let text { onEvent?(QMPEvent(unreadable: text)) }
+    case .reply:
+      if let slot = pending.popFirst() {
+        slot.batch?.add(.failure(.unreadableReply(reason)))
+        slot.forward?(.failure(.unreadableReply(reason)))
+      } else if isResponding {
+        guard overdue > 0 else { throw .badReply("a reply to no command") }
+        overdue -= 1
+      }
+    }
   }
 
   private func dispatch(_ message: ServerMessage) throws(QMPError) {
@@ -392,7 +434,8 @@ public final class QMPClient {
   }
 
   private func end(_ error: QMPError) {
-    guard disconnected.result == nil else { return }
+    guard endedBy == nil else { return }
+    endedBy = error
     readiness.cancel()
     // The descriptor itself closes with this object; the server learns of the end now.
     shutdown(socket.raw, CInt(SHUT_RDWR))

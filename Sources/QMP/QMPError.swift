@@ -16,8 +16,18 @@ public enum QMPError: Error, Equatable, CustomStringConvertible {
   case timedOut
   /// The server sent what is not QMP. The connection is given up.
   case badReply(String)
+  /// The reply cannot be read: it is too long, or no JSON that is understood here. The connection goes on.
+  case unreadableReply(String)
   /// More commands wait for their replies than ``QMPClient/maximumPending``.
   case overloaded
+
+  /// Whether nobody knows what became of the command: it may have been executed.
+  public var isUncertain: Bool {
+    switch self {
+    case .disconnected, .timedOut, .unreadableReply: true
+    case .connect, .greeting, .negotiation, .execute, .badReply, .overloaded: false
+    }
+  }
 
   public var description: String {
     switch self {
@@ -29,6 +39,7 @@ public enum QMPError: Error, Equatable, CustomStringConvertible {
     case .disconnected: "the QMP connection ended"
     case .timedOut: "QEMU does not answer"
     case .badReply(let reason): "not a QMP server: \(reason)"
+    case .unreadableReply(let reason): "QEMU's reply cannot be read: \(reason)"
     case .overloaded: "too many QMP commands are waiting for replies"
     }
   }

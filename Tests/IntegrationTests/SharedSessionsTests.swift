@@ -380,19 +380,160 @@ struct SharedSessionsTests {
     }
   }
 
-  @Test("attached to an old QEMU with a second QMP socket: sessions share that, and leave the control monitor alone") @EventLoopActor
-  func spareSocket() async throws {
+  @Test("an old QEMU's reply that is too long ends the session that asked for it, and nothing else") @EventLoopActor
+  func tooLongReply() async throws {
+    try await SessionKind.sharedOnOld.withDaemon { daemon in
+      let greedy = try await daemon.negotiated()
+      let other = try await daemon.negotiated()
+      try await greedy.write(
+        #"{"execute":"human-monitor-command","arguments":{"command-line":"xp /6000000xb 0"}}"#)
+      try await greedy.waitForEnd()
+      try await other.write(#"{"execute":"query-name","id":1}"#)
+      try await other.wait(for: #"{"return": {"name": "test"}, "id": 1}"#)
+      var described = ""
+      repeat { described = try await daemon.daemon.call("io.systemd.MachineInstance.Describe") } while described.contains("unresponsive")
+      #expect(described.contains(#""status":"#))
+      #expect(daemon.daemon.log.contains("QEMU's reply cannot be read: it is longer than"))
+      #expect(kill(try daemon.daemon.qemu(), 0) == 0)
+    }
+  }
+
+  @Test("the shared monitor deleted by a session: those on it end, and whoever comes next gets a new one") @EventLoopActor
+  func deleted() async throws {
+    try await SessionKind.shared.withDaemon(["--response-limit", "1"]) { daemon in
+      let session = try await daemon.negotiated()
+      let list = try await daemon.daemon.call("io.qmpvarlink.Sessions.List")
+      let monitor = try #require(list.firstMatch(of: /"monitor":"([^"]+)"/)).output.1
+      let direct = try Peer(.connected(to: daemon.direct))
+      try await direct.write(#"{"execute":"qmp_capabilities"}{"execute":"object-del","arguments":{"id":"\#(monitor)"},"id":1}"#)
+      try await direct.wait(for: #""id": 1}"#)
+      try #require(direct.text.contains(#"{"return": {}, "id": 1}"#))
+      // It is not told; what shows it is a command that gets no reply while QEMU answers elsewhere.
+      try await session.write(#"{"execute":"query-name"}"#)
+      try await session.waitForEnd()
+      let next = try await daemon.negotiated()
+      try await next.write(#"{"execute":"query-name","id":2}"#)
+      try await next.wait(for: #"{"return": {"name": "test"}, "id": 2}"#)
+      next.close()
+      try await daemon.quiet()
+    }
+  }
+
+  @Test("sessions on an old QEMU that stands still: one more is let in without asking it") @EventLoopActor
+  func acquiredWhileStopped() async throws {
+    try await SessionKind.sharedOnOld.withDaemon(["--response-limit", "1"]) { daemon in
+      let first = try await daemon.negotiated()
+      let qemu = try daemon.daemon.qemu()
+      kill(qemu, SIGSTOP)
+      let second = try await daemon.acquire()
+      #expect(second.text.contains("QMP"))
+      second.forget()
+      try await second.write(#"{"execute":"qmp_capabilities"}{"execute":"query-name","id":1}"#)
+      kill(qemu, SIGCONT)
+      try await second.wait(for: #"{"return": {"name": "test"}, "id": 1}"#)
+      first.close()
+    }
+  }
+
+  @Test("an id with a NUL, which QEMU takes: what lists it says why it cannot be read, and all else goes on") @EventLoopActor
+  func unreadableReply() async throws {
+    try await SessionKind.own.withDaemon { daemon in
+      let session = try await daemon.negotiated()
+      let chardev = #""id":"a\u0000b""#
+      try await session.write(#"{"execute":"chardev-add","arguments":{\#(chardev),"backend":{"type":"null","data":{}}},"id":1}"#)
+      try await session.wait(for: #""id": 1}"#)
+      try #require(!session.text.contains("error"))
+      let list = try await daemon.daemon.call("io.qmpvarlink.Monitors.List")
+      #expect(list.contains("EBADMSG") && list.contains("QEMU's reply cannot be read"))
+      #expect(try await daemon.daemon.call("io.systemd.MachineInstance.Describe").contains(#""status":"#))
+      try await session.write(#"{"execute":"chardev-remove","arguments":{\#(chardev)},"id":2}"#)
+      try await session.wait(for: #"{"return": {}, "id": 2}"#)
+      #expect(try await daemon.daemon.call("io.qmpvarlink.Monitors.List").contains(#""monitors":"#))
+    }
+  }
+
+  /// Runs `body` beside a QEMU 7.2 that nobody of ours has started, with the folder of its sockets.
+  @EventLoopActor
+  private static func withOldQEMU(
+    _ options: @escaping (FilePath) -> [String], _ body: @escaping @EventLoopActor (FilePath) async throws -> Void
+  ) async throws {
     let program = try await OldQEMU.program()
     try await withTemporaryDirectory { folder in
-      let sockets = ["a", "b"].map { folder.appending($0) }
       let pidfile = folder.appending("pid")
       let started = try await command(
         program,
-        ["-machine", "none", "-nodefaults", "-display", "none", "-name", "test", "-daemonize", "-pidfile", pidfile.string]
-          + sockets.flatMap { ["-qmp", "unix:\($0),server=on,wait=off"] })
+        ["-machine", "none", "-nodefaults", "-display", "none", "-name", "test", "-daemonize", "-pidfile", pidfile.string] + options(folder)
+      )
       try #require(started.status == 0, "\(started.error)")
       let process = try #require(Int32(contents(of: pidfile).trimmingCharacters(in: .whitespacesAndNewlines)))
       defer { kill(process, SIGKILL) }
+      try await body(folder)
+    }
+  }
+
+  @Test("a QEMU whose monitors are pretty: sessions get one line each, and each its own", arguments: [true, false]) @EventLoopActor
+  func pretty(hasSpare: Bool) async throws {
+    try await Self.withOldQEMU({ folder in
+      (["a"] + (hasSpare ? ["b"] : [])).flatMap { ["-qmp-pretty", "unix:\(folder.appending($0)),server=on,wait=off"] }
+    }) { folder in
+      _ = try await withDaemon(["attach", "--machine", "test", "--qmp", "unix:\(folder.appending("a"))"]) { daemon in
+        let sharing = SharingDaemon(daemon: daemon, kind: .sharedOnOld, direct: folder.appending("a"))
+        let first = try await sharing.negotiated()
+        let second = try await sharing.negotiated()
+        try await first.write(#"{"execute":"stop","id":1}{"execute":"query-status","id":2}"#)
+        try await second.write(#"{"execute":"query-name","id":3}"#)
+        try await first.wait(for: #""id": 2}"#)
+        try await second.wait(for: #"{"return": {"name": "test"}, "id": 3}"# + "\r\n")
+        let lines = Self.lines(first)
+        #expect(lines.allSatisfy { $0.hasPrefix("{\"") && $0.hasSuffix("}") }, "\(first.text)")
+        #expect(Self.ids(first) == [1, 2])
+        #expect(Self.ids(second) == [3])
+        #expect(try await daemon.call("io.systemd.MachineInstance.Describe").contains(#""status":"#))
+      }
+    }
+  }
+
+  @Test("a QMP socket is shared only if it is this QEMU's; the next one is tried") @EventLoopActor
+  func strangersSocket() async throws {
+    let program = try await OldQEMU.program()
+    try await Self.withOldQEMU({ folder in
+      ["a", "b", "c"].flatMap { ["-qmp", "unix:\(folder.appending($0)),server=on,wait=off"] }
+        + [
+          "-qmp", "unix:relative,server=on,wait=off", "-qmp",
+          "unix:abstract-\(folder.lastComponent?.string ?? ""),abstract=on,server=on,wait=off",
+        ]
+    }) { folder in
+      // Somebody else's QEMU now listens where b was.
+      let other = folder.appending("other")
+      let started = try await command(
+        program,
+        ["-machine", "none", "-nodefaults", "-display", "none", "-name", "wrong", "-daemonize", "-pidfile", other.string]
+          + ["-qmp", "unix:\(folder.appending("b")),server=on,wait=off"])
+      try #require(started.status == 0, "\(started.error)")
+      let process = try #require(Int32(contents(of: other).trimmingCharacters(in: .whitespacesAndNewlines)))
+      defer { kill(process, SIGKILL) }
+      _ = try await withDaemon(["attach", "--machine", "test", "--qmp", "unix:\(folder.appending("a"))"]) { daemon in
+        let sharing = SharingDaemon(daemon: daemon, kind: .sharedOnOld, direct: folder.appending("c"))
+        let session = try await sharing.negotiated()
+        try await session.write(#"{"execute":"query-name","id":1}"#)
+        try await session.wait(for: #""id": 1}"#)
+        #expect(session.text == #"{"return": {"name": "test"}, "id": 1}"# + "\r\n")
+        session.forget()
+        try await session.write(#"{"execute":"query-chardev"}"#)
+        try await session.wait("the reply") { $0.received.last == UInt8(ascii: "\n") }
+        #expect(session.text.contains("disconnected:unix:\(folder.appending("b"))"))
+        #expect(!session.text.contains("disconnected:unix:\(folder.appending("c"))"))
+        #expect(daemon.log.contains("nothing to share at \(folder.appending("b")): another process listens there"))
+        #expect(!daemon.log.contains("relative") && !daemon.log.contains("abstract"))
+      }
+    }
+  }
+
+  @Test("attached to an old QEMU with a second QMP socket: sessions share that, and leave the control monitor alone") @EventLoopActor
+  func spareSocket() async throws {
+    try await Self.withOldQEMU({ folder in ["a", "b"].flatMap { ["-qmp", "unix:\(folder.appending($0)),server=on,wait=off"] } }) {
+      folder in
+      let sockets = ["a", "b"].map { folder.appending($0) }
       _ = try await withDaemon(["attach", "--machine", "test", "--qmp", "unix:\(sockets[0])"]) { daemon in
         let sharing = SharingDaemon(daemon: daemon, kind: .sharedOnOld, direct: sockets[1])
         let session = try await sharing.negotiated()

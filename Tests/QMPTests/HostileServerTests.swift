@@ -1,4 +1,5 @@
 import SystemdEvent
+import SystemdJSON
 import TestSupport
 import Testing
 
@@ -71,8 +72,76 @@ import Testing
       do { try await conversation.server.write(piece) } catch { break }
     }
     #expect(
-      try await conversation.client.disconnected.soon()
-        == .badReply("\(MessageSplitter.Fault.tooLong(limit: QMPClient.maximumMessage))"))
+      try await conversation.client.disconnected.soon() == .badReply("it is longer than \(QMPClient.maximumMessage) bytes"))
     #expect(try await outcome.soon().error == conversation.client.disconnected.result)
+  }
+
+  /// A connection whose server has greeted.
+  @EventLoopActor
+  private static func greeted() async throws -> Conversation {
+    let conversation = try Conversation()
+    let negotiation = conversation.negotiate()
+    try await conversation.server.write(Conversation.greeting + Conversation.done)
+    _ = try await negotiation.soon().get()
+    conversation.server.forget()
+    return conversation
+  }
+
+  @Test("QEMU's reply that is too long fails its own call, and no other") @EventLoopActor
+  func tooLongReply() async throws {
+    let conversation = try await Self.greeted()
+    let forwarded = Promise<Result<[UInt8], QMPError>>()
+    conversation.client.submit(Array(#"{"execute":"f"}"#.utf8)) { forwarded.fulfil($0) }
+    let typed = conversation.begin("a")
+    let next = conversation.begin("b")
+    try await conversation.serverGets("f", "a", "b")
+    let piece = Array(String(repeating: #"\n{\"return\": 1}"#, count: 1 << 16).utf8)
+    for _ in 0..<2 {
+      try await conversation.server.write(#"{"return": ""#)
+      for _ in 0...QMPClient.maximumMessage / piece.count { try await conversation.server.write(piece) }
+      try await conversation.server.write("\"}\r\n")
+    }
+    try await conversation.server.write(#"{"return": "mine"}"#)
+    let expected = QMPError.unreadableReply("it is longer than \(QMPClient.maximumMessage) bytes")
+    #expect(try await forwarded.soon() == .failure(expected))
+    #expect(try await typed.soon().error == expected)
+    #expect(try await next.soon().get().string == "mine")
+    #expect(conversation.client.disconnected.result == nil)
+  }
+
+  @Test(
+    "a reply that is whole and cannot be parsed fails its own call only",
+    arguments: [
+      #"{"return": "a\u0000"}"#, #"{"return": }"#, #"{"return": "\ud800"}"#, #"{"return": inf}"#, deep(5000),
+      "{\r\n    \"return\": \"\\u0000\"\r\n}",
+    ])
+  @EventLoopActor
+  func unreadable(reply: String) async throws {
+    let conversation = try await Self.greeted()
+    let first = conversation.begin("a")
+    let second = conversation.begin("b")
+    try await conversation.serverGets("a", "b")
+    try await conversation.server.write(reply + "\r\n" + #"{"return": 2}"# + "\r\n")
+    guard case .unreadableReply? = try await first.soon().error else {
+      Issue.record("\(try await first.soon())")
+      return
+    }
+    #expect(try await second.soon().get().integer == 2)
+    #expect(conversation.client.disconnected.result == nil)
+  }
+
+  @Test("an event that cannot be parsed has its text, and nothing else happens") @EventLoopActor
+  func unreadableEvent() async throws {
+    let conversation = try await Self.greeted()
+    conversation.client.keepsEventText = true
+    var events: [QMPEvent] = []
+    conversation.client.onEvent = { events.append($0) }
+    let call = conversation.begin("a")
+    try await conversation.serverGets("a")
+    let event = #"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "X", "data": {"id": "\u0000"}}"#
+    try await conversation.server.write(event + "\r\n" + #"{"return": 1}"#)
+    #expect(try await call.soon().get().integer == 1)
+    #expect(events.map { String(decoding: $0.text, as: UTF8.self) } == [event])
+    #expect(events.map(\.isReadable) == [false])
   }
 }

@@ -41,8 +41,11 @@ import Testing
     Case("a bracket that closes nothing", "{}}", gives: ["{}"], then: .notAnObject(UInt8(ascii: "}"))),
     Case("a NUL", "{}\0{}", gives: ["{}"], then: .notAnObject(0)),
     Case(
-      "a message that does not end", #"{"a": ""# + String(repeating: "x", count: limit), gives: [], then: .tooLong(limit: limit)),
-    Case("nesting that does not end", String(repeating: "{", count: limit + 1), gives: [], then: .tooLong(limit: limit)),
+      "a message that does not end", #"{"a": ""# + String(repeating: "x", count: limit), gives: [],
+      then: .tooLong(limit: limit, beginning: Array(#"{"a": ""#.utf8) + Array(repeating: UInt8(ascii: "x"), count: 57))),
+    Case(
+      "nesting that does not end", String(repeating: "{", count: limit + 1), gives: [],
+      then: .tooLong(limit: limit, beginning: Array(repeating: UInt8(ascii: "{"), count: 64))),
     Case("much white space", String(repeating: " ", count: 3 * limit) + "{}", gives: ["{}"]),
     Case(
       "many messages, together longer than the limit", String(repeating: #"{"a": "b"}"#, count: 200),
@@ -77,6 +80,35 @@ import Testing
     #expect(try splitter.next(Self.text) == nil)
     Array("}".utf8).withUnsafeBytes { splitter.append($0) }
     #expect(try splitter.next(Self.text) == "{\"aaaaaa\"}")
+  }
+
+  @Test("a message that is too long is passed over, whatever is in it, and what follows is understood")
+  func resynchronizes() {
+    let long = #"{"return": {"a": "}\n{\"b\": 1}"# + String(repeating: #"\n{\"c\": {}}"#, count: 200) + #"", "d": {}}}"#
+    let pretty = "{\r\n    \"return\": [" + String(repeating: "\r\n        {\r\n        },", count: 200) + "\r\n        1\r\n    ]\r\n}"
+    for message in [long, pretty] {
+      for chunks in chunkings(Array(("{}\r\n" + message + "\r\n" + #"{"next": 1}"# + "\r\n{}").utf8)) {
+        var splitter = MessageSplitter(limit: Self.limit)
+        var found: [String] = []
+        for chunk in chunks {
+          chunk.withUnsafeBytes { splitter.append($0) }
+          while true {
+            do throws(MessageSplitter.Fault) {
+              guard let text = try splitter.next(Self.text) else { break }
+              // One that came as a whole was never too much to hold.
+              if text.utf8.count < Self.limit { found.append(text) } else { found.append("too long") }
+            } catch .tooLong(_, let beginning) {
+              found.append("too long")
+              #expect(beginning == Array(message.utf8.prefix(64)))
+            } catch {
+              Issue.record("\(error)")
+              return
+            }
+          }
+        }
+        #expect(found == ["{}", "too long", #"{"next": 1}"#, "{}"], "cut at \(chunks[0].count)")
+      }
+    }
   }
 
   /// The message, which must have its NUL behind it.

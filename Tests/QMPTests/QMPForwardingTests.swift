@@ -89,6 +89,58 @@ struct QMPForwardingTests {
     while !client.isResponding { try await quiet() }
   }
 
+  @Test("a server that is pretty: each reply is its command's all the same, and on one line; so are events and the greeting")
+  @EventLoopActor
+  func pretty() async throws {
+    let conversation = try Conversation()
+    let client = conversation.client
+    client.keepsEventText = true
+    var events: [String] = []
+    client.onEvent = { events.append(String(decoding: $0.text, as: UTF8.self)) }
+    let negotiation = conversation.negotiate()
+    try await conversation.server.write(
+      "{\r\n    \"QMP\": {\r\n        \"version\": {\r\n            \"qemu\": {\r\n                \"micro\": 1\r\n            }\r\n        },\r\n"
+        + "        \"capabilities\": [\r\n            \"oob\"\r\n        ]\r\n    }\r\n}\r\n{\r\n    \"return\": {\r\n    }\r\n}\r\n")
+    _ = try await negotiation.soon().get()
+    #expect(
+      String(decoding: client.greetingText, as: UTF8.self)
+        == #"{"QMP": {"version": {"qemu": {"micro": 1}}, "capabilities": ["oob"]}}"#)
+    let first = Self.submit(#"{"execute":"a"}"#, client)
+    let second = Self.submit(#"{"execute":"b"}"#, client)
+    try await conversation.server.write(
+      "{\r\n    \"timestamp\": {\r\n        \"seconds\": 1\r\n    },\r\n    \"event\": \"STOP\"\r\n}\r\n"
+        + "{\r\n    \"return\": [\r\n        1,\r\n        \"a,  \\n  b\"\r\n    ],\r\n    \"id\": 1\r\n}\r\n{\r\n    \"return\": [\r\n    ]\r\n}\r\n"
+    )
+    #expect(try await first.soon().get() == #"{"return": [1, "a,  \n  b"], "id": 1}"#)
+    #expect(try await second.soon().get() == #"{"return": []}"#)
+    #expect(events == [#"{"timestamp": {"seconds": 1}, "event": "STOP"}"#])
+  }
+
+  @Test("typed commands that wait leave room for forwarded ones") @EventLoopActor
+  func roomBesideTyped() async throws {
+    let conversation = try Conversation()
+    let commands = Array(repeating: QMPCommand("x"), count: QMPClient.maximumPending)
+    startTask { _ = await conversation.client.pipeline(commands) }
+    try await conversation.server.wait("all commands") { $0.received.count == commands.count * #"{"execute":"x"}"#.utf8.count }
+    let forwarded = (0...QMPClient.maximumForwarded).map { Self.submit(#"{"execute":"f\#($0)"}"#, conversation.client) }
+    try await conversation.server.wait(for: #"{"execute":"f\#(QMPClient.maximumForwarded - 1)"}"#)
+    #expect(forwarded.map { $0.result == nil } == Array(repeating: true, count: QMPClient.maximumForwarded) + [false])
+    #expect(try await forwarded[QMPClient.maximumForwarded].soon() == .failure(.overloaded))
+  }
+
+  @Test("who comes with a command while the connection ends is told so") @EventLoopActor
+  func submittedAtTheEnd() async throws {
+    let conversation = try Conversation()
+    let client = conversation.client
+    let last = Promise<Result<[UInt8], QMPError>>()
+    client.submit(Array(#"{"execute":"a"}"#.utf8)) { [unowned client] _ in
+      client.submit(Array(#"{"execute":"b"}"#.utf8)) { last.fulfil($0) }
+    }
+    try await conversation.server.wait(for: #"{"execute":"a"}"#)
+    conversation.server.close()
+    #expect(try await last.soon() == .failure(.disconnected))
+  }
+
   @Test("the connection's end fails what waits") @EventLoopActor
   func end() async throws {
     let conversation = try Conversation()

@@ -1,3 +1,4 @@
+import Glibc
 import QEMUJSON
 import SystemdEvent
 import TestSupport
@@ -40,9 +41,10 @@ struct SharedSessionTests {
   ///
   /// - Parameter eager: whether the monitor answers at once; otherwise as late as it can.
   /// - Returns: what the client got, without the greeting, and what the monitor got.
-  private static func run(_ pieces: [ArraySlice<UInt8>], eager: Bool, mostInFlight: Int = 2) throws -> (client: [String], monitor: [String])
-  {
-    var session = SharedSession(greeting: Array(greeting.utf8), parser: newParser, mostInFlight: mostInFlight)
+  private static func run(
+    _ pieces: [ArraySlice<UInt8>], eager: Bool, mostInFlight: Int = 2, parser: QEMUParser = newParser
+  ) throws -> (client: [String], monitor: [String]) {
+    var session = SharedSession(greeting: Array(greeting.utf8), parser: parser, mostInFlight: mostInFlight)
     var inFlight: [[UInt8]] = []
     var sent: [String] = []
     func turn() throws {
@@ -112,6 +114,13 @@ struct SharedSessionTests {
       #"{"execute":"ok","id":{"error": {"class": "CommandNotFound", "desc": "The command  has not been found"}}}"#,
       [#"{"id": {"error": {"class": "CommandNotFound", "desc": "The command  has not been found"}}, "# + expecting], nil
     ),
+    // The same with another error behind it, which is not the refusal's.
+    (
+      #"{"execute":"ok","id":{"error": {"class": "CommandNotFound", "desc": "The command  has not been found"}},"x":1}"#,
+      [
+        #"{"id": {"error": {"class": "CommandNotFound", "desc": "The command  has not been found"}}, "error": {"class": "GenericError", "desc": "QMP input member 'x' is unexpected"}}"#
+      ], nil
+    ),
     // Our own replies wait for their turn.
     (
       negotiate + #"{"execute":"ok","id":1}{"execute":"ok","id":2}[1]{"execute":"ok","id":3} @ {"execute":"ok","id":4}"#,
@@ -167,11 +176,33 @@ struct SharedSessionTests {
     }
   }
 
+  @Test("a command that is too long is refused once, and nothing in it is taken for a command", arguments: [true, false])
+  func hostileTooLong(isNew: Bool) throws {
+    let quit = #"{\"execute\":\"quit\",\"id\":\"evil\"}"#
+    let plainQuit = #"{"execute":"quit","id":"evil"}"#
+    let bytes = SharedInput.limits.bytes
+    for padding in [
+      // Where the limit falls in what repeats differs.
+      "\"" + String(repeating: quit, count: bytes / quit.utf8.count + 10) + "\"", "\"x" + String(repeating: quit, count: 10000) + "\"",
+      "\"" + String(repeating: "x", count: bytes) + plainQuit.replacing("\"", with: "'") + "\"",
+      "[" + String(repeating: plainQuit + ",", count: 10000) + "1]",
+      "[" + String(repeating: "1,", count: SharedInput.limits.tokens) + plainQuit + "]",
+    ] {
+      let input = Self.negotiate + #"{"execute":"ok","id":"# + padding + #"}{"execute":"ok","id":1}"#
+      let (client, monitor) = try Self.run(
+        [Array(input.utf8)[...]], eager: true, parser: isNew ? Self.newParser : Self.oldParser)
+      #expect(client.count == 3)
+      #expect(client.first == Self.done && client.last == #"{"return": {}, "id": 1}"#)
+      #expect(client[1].contains("limit exceeded"))
+      #expect(monitor == [Self.negotiate, #"{"execute":"ok","id":1}"#])
+    }
+  }
+
   @Test("a command that is too long is refused as QEMU refuses longer ones, and what follows is understood")
   func tooLong() throws {
     for padding in [
-      "\"" + String(repeating: "x", count: SharedInput.longestCommand + 1) + "\"",
-      String(repeating: "[1,", count: SharedInput.longestCommand / 3),
+      "\"" + String(repeating: "x", count: SharedInput.limits.bytes + 1) + "\"",
+      String(repeating: "[1,", count: SharedInput.limits.bytes / 3),
     ] {
       let input = Self.negotiate + #"{"execute":"ok","id":"# + padding + "\n" + "\u{1}" + #"{"execute":"ok","id":1}"#
       let (client, monitor) = try Self.run([Array(input.utf8)[...]], eager: true)
@@ -181,10 +212,31 @@ struct SharedSessionTests {
       #expect(monitor.count <= 2)
     }
     // White space counts for nothing.
-    let spaces = String(repeating: " ", count: SharedInput.longestCommand * 2)
+    let spaces = String(repeating: " ", count: SharedInput.limits.bytes * 2)
     let (client, monitor) = try Self.run([Array((Self.negotiate + #"{"execute":\#(spaces)"ok"}"#).utf8)[...]], eager: true)
     #expect(client == [Self.done, Self.done])
     #expect(monitor.last == #"{"execute":"ok"}"#)
+  }
+
+  @Test("a descriptor waits for an add-fd that is not refused")
+  func refusedAddFD() throws {
+    var session = SharedSession(greeting: Array(Self.greeting.utf8), parser: Self.newParser, mostInFlight: 1)
+    let file = try pipePair()
+    defer { close(file.writing) }
+    let addFD = #"{"execute":"add-fd"}"#
+    Array(addFD.utf8).withUnsafeBytes { session.receive($0, descriptors: CarriedDescriptors(owning: [file.reading])) }
+    Array((Self.negotiate + addFD + addFD).utf8).withUnsafeBytes { session.receive($0) }
+    let refused = session.next()
+    #expect(refused?.descriptors == nil && refused?.text == Array(#"{"execute":""}"#.utf8))
+    session.replied(Array(try Self.answer(refused?.text ?? []).utf8))
+    let negotiation = session.next()
+    session.replied(Array(try Self.answer(negotiation?.text ?? []).utf8))
+    let taken = session.next()
+    #expect(taken?.descriptors?.raw == [file.reading] && taken?.text == Array(addFD.utf8))
+    session.replied(Array(try Self.answer(taken?.text ?? []).utf8))
+    // It is gone then.
+    let last = session.next()
+    #expect(last?.text == Array(#"{"execute":""}"#.utf8))
   }
 
   @Test("events come after the negotiation only")

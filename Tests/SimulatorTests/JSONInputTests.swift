@@ -39,6 +39,8 @@ import Testing
     Case(#"{"a":1 "b":2}"#, "1:8: JSON parse error, expected ',' or '}'"), Case("}", "1:1: JSON parse error, expecting value"),
     Case("[}]", "1:2: JSON parse error, expecting value", "1:3: JSON parse error, expecting value"),
     Case(#"{"a":1,"a":2}"#, "1:12: JSON parse error, duplicate key"),
+    // Two names, which Unicode takes for the same.
+    Case(#"{"\u00e9":1,"e\u0301":2}"#, #"{"\u00E9": 1, "e\u0301": 2}"#),
     Case("'single \"quotes\" \\''", #""single \"quotes\" '""#),
     Case(#""\u00e9\n\"\\\u0000\ud83d\ude00\/""#, #""\u00E9\n\"\\\u0000\uD83D\uDE00/""#),
     Case(#""\q""#, "1:1: JSON parse error, invalid escape sequence in string"),
@@ -82,7 +84,8 @@ import Testing
     ("{]", ["expecting value"]), ("{,}", ["expecting value"]), (#"{"a":1,}"#, ["expecting value"]), ("[1,]", ["expecting value"]),
     (#"{"a"}"#, ["missing : in object pair"]), (#"{"a" 1}"#, ["missing : in object pair"]), ("{1:2}", ["key is not a string in object"]),
     ("[1 2]", ["expected separator in list"]), (#"{"a":1 "b":2}"#, ["expected separator in dict"]),
-    (#"{"a":1,"a":2}"#, ["duplicate key"]), ("{nope:1}", ["invalid keyword 'nope'"]),
+    (#"{"a":1,"a":2}"#, ["duplicate key"]),
+    (#"{"\u00e9":1,"e\u0301":2}"#, [#"{"\u00E9": 1, "e\u0301": 2}"#]), ("{nope:1}", ["invalid keyword 'nope'"]),
     // Nothing is said before the brackets are balanced, and what follows a complaint begins anew.
     ("[ } ]", ["expecting value", "expecting value"]), ("{]}", ["expecting value", "expecting value"]),
     ("{ @ }", ["stray '@'", "expecting value"]), (#"{"a":[}"#, []),
@@ -113,15 +116,57 @@ import Testing
     "the text of a command without its white space, and a limit that white space does not count for",
     arguments: [JSONInput.Assembly.incremental, .whole])
   func compactText(assembly: JSONInput.Assembly) {
-    var input = JSONInput(longestValue: 17, assembly: assembly, keeping: .compact)
+    var input = JSONInput(ownLimits: .init(bytes: 17, tokens: 100), assembly: assembly, keeping: .compact)
     var outcomes: [JSONInput.Outcome] = []
     for byte in Array(#" @x {"a" :    'b c',        "d":1} "#.utf8) { input.feed(byte, into: &outcomes) }
     #expect(outcomes.count == 2)
     #expect(String(decoding: input.lastText, as: UTF8.self) == #"{"a":'b c',"d":1}"#)
     outcomes = []
     for byte in Array(#"{"a":"0123456789abcdef"} {}"#.utf8) { input.feed(byte, into: &outcomes) }
-    #expect(outcomes.first == .malformed("JSON token size limit exceeded"))
-    #expect(outcomes.last == .value([:]))
+    #expect(outcomes == [.malformed("JSON token size limit exceeded"), .value([:])])
+  }
+
+  @Test(
+    "what is longer than a limit of ours is refused once and passed over to its end, whatever is in it",
+    arguments: [JSONInput.Assembly.incremental, .whole])
+  func passedOver(assembly: JSONInput.Assembly) {
+    let hostile = #"{\"execute\":\"quit\"}"# + "{'execute':'quit'}]}{["
+    let padding = String(repeating: "x", count: 100)
+    let numbers = String(repeating: "1,", count: 60)
+    let inputs = [
+      // The limit lies before, within and behind what must not be taken for a command; in a string, an escape, a list.
+      (#"{"id":"\#(hostile)\#(padding)"}"#, "size"), (#"{"id":"\#(padding)\#(hostile)"}"#, "size"),
+      (#"{"id":"\#(padding)\\","b":"\#(hostile)"}"#, "size"), ("{'id':'\(padding)\(hostile.replacing("'", with: #"\'"#))'}", "size"),
+      (#"{"a":["\#(padding)",{"execute":"quit"}],"b":{"execute":"quit"}}"#, "size"),
+      (#"{"a":[\#(numbers){"execute":"quit"}],"b":{"execute":"quit"}}"#, "count"),
+      (#"{"a":{"b":[\#(numbers)"\#(hostile)"]}}"#, "count"), (#""\#(padding)\#(hostile)" "#, "size"),
+      (#"{"a":\#(String(repeating: "1", count: 200)),"b":{"execute":"quit"}}"#, "size"),
+    ]
+    for (text, which) in inputs {
+      for chunks in chunkings(Array((text + #"{"next":1}"#).utf8)).prefix(2) {
+        var input = JSONInput(ownLimits: .init(bytes: 99, tokens: 30), assembly: assembly, keeping: .compact)
+        var outcomes: [JSONInput.Outcome] = []
+        for byte in chunks.joined() { input.feed(byte, into: &outcomes) }
+        #expect(outcomes == [.malformed("JSON token \(which) limit exceeded"), .value(["next": 1])], "\(text)")
+        #expect(String(decoding: input.lastText, as: UTF8.self) == #"{"next":1}"#)
+      }
+    }
+    // An error in it is where QEMU begins anew, and what a session's end depends on.
+    var input = JSONInput(ownLimits: .init(bytes: 99, tokens: 30), assembly: assembly, keeping: .compact)
+    var outcomes: [JSONInput.Outcome] = []
+    for byte in Array(#"{"id":"\#(padding)"#.utf8) + [0xFF] + Array(#"{"next":1}"#.utf8) { input.feed(byte, into: &outcomes) }
+    #expect(outcomes.last == .value(["next": 1]))
+  }
+
+  @Test("tokens keep no more memory than they need, after a long one too")
+  func tokenMemory() {
+    var input = JSONInput(assembly: .whole)
+    var outcomes: [JSONInput.Outcome] = []
+    let text = #"{"a":""# + String(repeating: "x", count: 60000) + #"","b":["# + String(repeating: "1,", count: 2000)
+    for byte in text.utf8 { input.feed(byte, into: &outcomes) }
+    #expect(input.collected.count > 4000)
+    let capacity = input.collected.reduce(0) { $0 + $1.bytes.capacity }
+    #expect(capacity < 60000 * 4 + 4010 * 64, "\(capacity)")
   }
 
   @Test("the text of a command is kept as it came")

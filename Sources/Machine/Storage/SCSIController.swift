@@ -65,7 +65,7 @@ final class SCSIController {
       return .success(id)
     } catch {
       state = .none
-      if error == .timedOut || error == .disconnected {
+      if error.isUncertain {
         // Whether it is there shows when QEMU answers again; until then its port is not free.
         storage.whenRecovered { await self.remove(id, port) }
       } else {

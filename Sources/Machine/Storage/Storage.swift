@@ -187,7 +187,7 @@ public final class Storage {
       let results = await self.control.pipeline([drive.deviceDelete] + (file.map { [$0.removeSet] } ?? []))
       switch results[0].failure {
       case nil: drive.asked = .now
-      case .timedOut?, .disconnected?: self.abandon(drive, file)
+      case let failure? where failure.isUncertain: self.abandon(drive, file)
       default: self.deviceHasGone(drive)
       }
     }

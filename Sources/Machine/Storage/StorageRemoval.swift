@@ -23,7 +23,7 @@ struct StorageRemoval {
       case .execute(_, "DeviceNotFound", _):
         // Somebody else has removed it, and the event was lost.
         return storage.deviceHasGone(drive)
-      case .timedOut, .disconnected: storage.abandon(drive)
+      case _ where error.isUncertain: storage.abandon(drive)
       default: drive.state = .attached
       }
       throw .machine(.qmp(error))

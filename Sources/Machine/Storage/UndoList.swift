@@ -28,5 +28,5 @@ extension [Result<JSONVariant, QMPError>] {
   var firstFailure: QMPError? { lazy.compactMap(\.failure).first }
 
   /// Whether nobody knows what became of some of the commands.
-  var isUncertain: Bool { contains { $0.failure == .timedOut || $0.failure == .disconnected } }
+  var isUncertain: Bool { contains { $0.failure?.isUncertain == true } }
 }

@@ -14,6 +14,8 @@ public final class MonitorSharing {
   /// How many commands QEMU has at once, which may all be of one session if no other has any. With one, QEMU would wait for us between
   /// two; with more than two (measured up to 16) nothing gets faster, and whoever comes next waits longer.
   private static let mostInFlight = 2
+  /// A command of more bytes has QEMU's input to itself, at some 5 µs a byte: who waits for it waits for one such command, not for two.
+  static let longCommand = 16 << 10
 
   private let greeting: [UInt8]
   private let parser: QEMUParser
@@ -69,7 +71,8 @@ public final class MonitorSharing {
   }
 
   private func queue(_ endpoint: SharedEndpoint) {
-    guard !endpoint.hasTurn else { return }
+    // Who comes while its long command is under way has the next turn.
+    guard !endpoint.hasTurn, !endpoint.hasLongCommand else { return }
     endpoint.hasTurn = true
     turns.append(endpoint)
   }
@@ -81,10 +84,14 @@ public final class MonitorSharing {
     while inFlight < Self.mostInFlight, let endpoint = turns.popFirst() {
       endpoint.hasTurn = false
       guard let command = endpoint.next() else { continue }
-      inFlight += 1
+      let isLong = command.text.count > Self.longCommand
+      let share = isLong ? Self.mostInFlight : 1
+      inFlight += share
+      endpoint.hasLongCommand = isLong
       queue(endpoint)
       submit(command.text, command.descriptors?.raw ?? []) { [self] reply in
-        inFlight -= 1
+        inFlight -= share
+        if isLong { endpoint.hasLongCommand = false }
         endpoint.replied(reply)
         queue(endpoint)
         pump()

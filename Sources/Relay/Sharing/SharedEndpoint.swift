@@ -15,16 +15,21 @@ public final class SharedEndpoint {
   var onEnd: (() -> Void)?
   /// It is in the queue for QEMU.
   var hasTurn = false
+  /// QEMU has a long command of its.
+  var hasLongCommand = false
 
   private var descriptor: OwnedDescriptor?
   private let socket: Endpoint
   private var source: EventSource?
   private var state: SharedSession
   private var downstream = Backlog()
+  /// The client has passed a descriptor, and may do so again.
+  private var hasPassedDescriptors = false
   /// Nothing more comes from QEMU.
   private var isEnding = false
 
   private static let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: Int(chunk), alignment: 16)
+  private static let byte = UnsafeMutableRawBufferPointer(rebasing: scratch[..<1])
 
   init(_ socket: consuming OwnedDescriptor, _ state: SharedSession) throws(SystemdError) {
     self.state = state
@@ -91,17 +96,31 @@ public final class SharedEndpoint {
   }
 
   private func read() {
+    guard read(into: hasPassedDescriptors ? Self.byte : Self.scratch) else { return }
+    // A longer read does not tell which of its bytes descriptors came with, and they must reach QEMU with the command that they are for.
+    // Not more than a chunk: the loop has others to serve.
+    for _ in 0..<Self.chunk where hasPassedDescriptors && !state.hasRequests && !isEnding { guard read(into: Self.byte) else { return } }
+    updateInterest()
+    onRequests?()
+  }
+
+  /// - Returns: whether there was something to read.
+  private func read(into buffer: UnsafeMutableRawBufferPointer) -> Bool {
     var passed = PassedDescriptors()
-    switch receive(socket.raw, isSocket: true, into: Self.scratch, descriptors: &passed) {
+    switch receive(socket.raw, isSocket: true, into: buffer, descriptors: &passed) {
     case .bytes(0), .failed: close()
     case .wouldBlock: break
+    case .bytes where isEnding: break
     case .bytes(let count):
-      if isEnding { return }
-      let carried = passed.isEmpty ? nil : CarriedDescriptors(owning: passed.take())
-      state.receive(UnsafeRawBufferPointer(rebasing: Self.scratch[..<count]), descriptors: carried)
-      updateInterest()
-      onRequests?()
+      var carried: CarriedDescriptors?
+      if !passed.isEmpty {
+        hasPassedDescriptors = true
+        carried = CarriedDescriptors(owning: passed.take())
+      }
+      state.receive(UnsafeRawBufferPointer(rebasing: buffer[..<count]), descriptors: carried)
+      return true
     }
+    return false
   }
 
   private func flush() {

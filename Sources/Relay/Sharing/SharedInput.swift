@@ -5,10 +5,11 @@ import QEMUJSON
 /// It is read as QEMU reads it, places included, so that what is malformed is answered here, in QEMU's words, and never reaches
 /// the monitor: whatever one client writes, QEMU's parser stands at the beginning of a command when the next client's comes.
 ///
-/// A value without I/O. It holds one unfinished command of at most ``longestCommand`` bytes.
+/// A value without I/O. It holds one unfinished command within ``limits``.
 struct SharedInput {
-  /// How many bytes a command may have without its white space. QEMU reads some 150 KiB a second, and others wait meanwhile.
-  static let longestCommand = 256 << 10
+  /// How many bytes a command may have without its white space, and how many tokens. QEMU reads some 150 KiB a second, and others wait
+  /// meanwhile; and each token, were it one byte, takes a hundred here until its value is whole.
+  static let limits = JSONInput.OwnLimits(bytes: 256 << 10, tokens: 16 << 10)
 
   enum Request {
     case command(SharedCommand)
@@ -21,7 +22,7 @@ struct SharedInput {
 
   init(like parser: QEMUParser) {
     tellsPlaces = parser.tellsPlaces
-    input = JSONInput(longestValue: Self.longestCommand, assembly: parser.complainsEarly ? .incremental : .whole, keeping: .compact)
+    input = JSONInput(ownLimits: Self.limits, assembly: parser.complainsEarly ? .incremental : .whole, keeping: .compact)
   }
 
   /// Takes in bytes, and appends what they complete.
@@ -67,14 +68,20 @@ public struct QEMUParser: Sendable {
   }
 }
 
-/// A JSON object that a client of a shared monitor sent, which need not be a command.
+/// A JSON object that a client of a shared monitor sent, which need not be a command: its text, and the little that is asked of it.
 struct SharedCommand {
   /// What QEMU is to get, on one line, with nothing between the tokens.
   let text: [UInt8]
-  let members: QDict
-
   /// The name of the command, if there is one.
-  var name: String? { members["execute"]?.string }
+  let name: String?
+  /// Whether it negotiates the capability `oob`.
+  let enablesOutOfBand: Bool
+
+  init(text: [UInt8], members: QDict) {
+    self.text = text
+    name = members["execute"]?.string
+    enablesOutOfBand = name == "qmp_capabilities" && members["arguments"]?["enable"]?.elements?.contains("oob") == true
+  }
 
   /// The same with a name that no command has: QEMU finds fault with everything else first, then answers that there is no such
   /// command, with the id as it spells it, and does nothing.

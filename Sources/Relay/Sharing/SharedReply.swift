@@ -8,8 +8,8 @@ enum SharedReply {
   case refused(errorClass: String, desc: String)
   /// The client negotiates, and QEMU, which has negotiated with us long ago, answers that it ignores the command.
   ///
-  /// - Parameter unavailable: the capabilities that the client asked for and cannot have.
-  case negotiation(unavailable: [String])
+  /// - Parameter asksForOutOfBand: it asks for the capability `oob`, which it cannot have.
+  case negotiation(asksForOutOfBand: Bool)
 
   /// QEMU's own refusals, as both QEMU 7.2 and 11.1 spell them.
   static let notNegotiated = SharedReply.refused(
@@ -25,8 +25,8 @@ enum SharedReply {
     case .verbatim: return (reply, false)
     case .refused(let errorClass, let desc):
       return (Self.replacing(Self.noSuchCommand, in: reply, with: Self.error(errorClass, desc)) ?? reply, false)
-    case .negotiation(let unavailable) where !unavailable.isEmpty:
-      let refusal = Self.error("GenericError", "Capability \(unavailable.joined(separator: ", ")) not available")
+    case .negotiation(asksForOutOfBand: true):
+      let refusal = Self.error("GenericError", "Capability oob not available")
       return (Self.replacing(Self.negotiatedAlready, in: reply, with: refusal) ?? reply, false)
     case .negotiation:
       guard let agreed = Self.replacing(Self.negotiatedAlready, in: reply, with: Array(#""return": {}"#.utf8)) else {
@@ -43,13 +43,11 @@ enum SharedReply {
     Array(#""error": {"class": "\#(errorClass)", "desc": \#(QObject.string(desc).text)}"#.utf8)
   }
 
-  /// The last mention is the reply's own: its id, which may be anything, stands before.
+  /// The reply with another end, if it ends with `old`. What stands before is its id, which may be anything, also the same again.
   private static func replacing(_ old: [UInt8], in reply: [UInt8], with new: [UInt8]) -> [UInt8]? {
-    guard reply.count >= old.count else { return nil }
-    for start in stride(from: reply.count - old.count, through: 0, by: -1) where reply[start...].starts(with: old) {
-      return reply[..<start] + new + reply[(start + old.count)...]
-    }
-    return nil
+    let end = old + "}".utf8
+    guard reply.suffix(end.count) == end[...] else { return nil }
+    return Array(reply.dropLast(end.count)) + new + "}".utf8
   }
 
   /// QEMU writes an id before "error" and behind "return".

@@ -34,9 +34,12 @@ struct SharedSession {
 
   private let mostInFlight: Int
   private var input: SharedInput
-  private var requests: Deque<(request: SharedInput.Request, descriptors: CarriedDescriptors?)> = []
+  /// Each with what came with its bytes.
+  private var requests: Deque<(request: SharedInput.Request, arrived: CarriedDescriptors?)> = []
   private var awaited: Deque<Awaited> = []
-  /// Came with bytes, and no command has taken them. QEMU keeps the newest ones only, and so does this.
+  /// Came with bytes of what is no whole request yet.
+  private var arriving: CarriedDescriptors?
+  /// Came with the requests so far, and no command has taken them. QEMU keeps the newest ones only, and so does this.
   private var heldDescriptors: CarriedDescriptors?
   /// A negotiation is under way. What follows waits for its outcome.
   private var isNegotiating = false
@@ -59,13 +62,12 @@ struct SharedSession {
 
   /// Takes in what the client wrote.
   mutating func receive(_ bytes: UnsafeRawBufferPointer, descriptors: CarriedDescriptors? = nil) {
-    if let descriptors { heldDescriptors = descriptors }
+    if let descriptors { arriving = descriptors }
     var received: [SharedInput.Request] = []
     input.consume(bytes, into: &received)
     for request in received {
-      var taken: CarriedDescriptors?
-      if case .command(let command) = request, command.name == "add-fd" { swap(&taken, &heldDescriptors) }
-      requests.append((request, taken))
+      requests.append((request, arriving))
+      arriving = nil
     }
   }
 
@@ -74,37 +76,46 @@ struct SharedSession {
 
   /// The next command for QEMU; nil if there is none, or none may go now.
   mutating func next() -> Outgoing? {
-    while let (request, descriptors) = requests.first {
+    while let (request, arrived) = requests.first {
       switch request {
       case .complaint(let desc):
-        requests.removeFirst()
+        removeFirstRequest(arrived)
         if !isAbandoned { awaited.append(.complaint(desc)) }
         deliverComplaints()
       case .command(let command):
         if isAbandoned, command.name?.isEmpty != true {
-          requests.removeFirst()
+          removeFirstRequest(arrived)
           continue
         }
         guard !isNegotiating, inFlight < mostInFlight else { return nil }
-        requests.removeFirst()
-        let treatment = treatment(of: command, hasDescriptors: descriptors != nil)
+        removeFirstRequest(arrived)
+        let treatment = treatment(of: command)
         if case .negotiation = treatment { isNegotiating = true }
         awaited.append(.reply(treatment))
         inFlight += 1
         if case .refused = treatment { return Outgoing(text: command.withoutName, descriptors: nil) }
-        return Outgoing(text: command.text, descriptors: descriptors)
+        return Outgoing(text: command.text, descriptors: command.name == "add-fd" ? takeDescriptors() : nil)
       }
     }
     return nil
   }
 
-  private func treatment(of command: SharedCommand, hasDescriptors: Bool) -> SharedReply {
+  private mutating func removeFirstRequest(_ arrived: CarriedDescriptors?) {
+    requests.removeFirst()
+    if let arrived { heldDescriptors = arrived }
+  }
+
+  private mutating func takeDescriptors() -> CarriedDescriptors? {
+    defer { heldDescriptors = nil }
+    return heldDescriptors
+  }
+
+  private func treatment(of command: SharedCommand) -> SharedReply {
     // Without a name, or with something else for one, it is an error whatever else it is.
     guard let name = command.name else { return .verbatim }
     guard isNegotiated else {
       guard name == "qmp_capabilities" else { return .notNegotiated }
-      let enabled = command.members["arguments"]?["enable"]?.elements ?? []
-      return .negotiation(unavailable: enabled.compactMap(\.string).filter { $0 == "oob" })
+      return .negotiation(asksForOutOfBand: command.enablesOutOfBand)
     }
     switch name {
     case "getfd", "closefd":
@@ -112,7 +123,7 @@ struct SharedSession {
         errorClass: "GenericError",
         desc: "The command \(name) is not available in a session that shares its monitor: the names are the monitor's. Use add-fd")
     // QEMU would take one that came with another client's command, should that have left it.
-    case "add-fd" where !hasDescriptors: return .noDescriptor
+    case "add-fd" where heldDescriptors == nil: return .noDescriptor
     default: return .verbatim
     }
   }
