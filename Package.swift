@@ -79,6 +79,13 @@ let package = Package(
         "SystemdEvent", "SystemdJSON", "CSystemd",
         .product(name: "SystemPackage", package: "swift-system"),
       ]),
+    // What a program needs to speak with a person at a terminal.
+    .target(
+      name: "Terminal",
+      dependencies: [
+        "SystemdEvent",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ]),
     .target(
       name: "SystemdEvent",
       dependencies: [
@@ -109,6 +116,8 @@ let package = Package(
       ],
       path: "Tests/TestSupport"),
     .testTarget(name: "SystemdEventTests", dependencies: ["SystemdEvent", "TestSupport"]),
+    .testTarget(
+      name: "TerminalTests", dependencies: ["Terminal", "TestSupport", .product(name: "SystemPackage", package: "swift-system")]),
     .testTarget(name: "SystemdJSONTests", dependencies: ["SystemdJSON", "TestSupport"]),
     .testTarget(name: "SimulatorTests", dependencies: ["QEMUJSON", "Simulator", "qmp-simulator", "TestSupport"]),
     .testTarget(name: "QMPTests", dependencies: ["QMP", "TestSupport"]),
