@@ -5,6 +5,7 @@ let package = Package(
   name: "qmp-varlink",
   products: [
     .executable(name: "qmp-varlinkd", targets: ["qmp-varlinkd"]),
+    .executable(name: "qmpctl", targets: ["qmpctl"]),
     .executable(name: "qmp-simulator", targets: ["qmp-simulator"]),
     .library(name: "QMP", targets: ["QMP"]),
     .library(name: "Simulator", targets: ["Simulator"]),
@@ -28,10 +29,24 @@ let package = Package(
         .product(name: "SystemPackage", package: "swift-system"),
       ]),
     .executableTarget(
+      name: "qmpctl",
+      dependencies: [
+        "Control", "SystemdEvent", "SystemdJSON",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ]),
+    .executableTarget(
       name: "qmp-simulator",
       dependencies: [
         "Simulator", "SystemdEvent", "CSystemd",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ]),
+    // What a client of people's has beside its command line: finding machines, connecting to them, tables.
+    .target(
+      name: "Control",
+      dependencies: [
+        "Varlink", "Terminal", "SystemdEvent", "SystemdJSON",
         .product(name: "SystemPackage", package: "swift-system"),
       ]),
     .target(
@@ -129,11 +144,13 @@ let package = Package(
     .testTarget(name: "RelayTests", dependencies: ["QEMUJSON", "Relay", "TestSupport"]),
     .testTarget(name: "VarlinkTests", dependencies: ["Varlink", "Interfaces", "TestSupport"]),
     .testTarget(name: "MachineTests", dependencies: ["Machine", "TestSupport"]),
+    .testTarget(
+      name: "ControlTests", dependencies: ["Control", "TestSupport", .product(name: "SystemPackage", package: "swift-system")]),
     .testTarget(name: "DaemonTests", dependencies: ["qmp-varlinkd", "Bridge", "Varlink", "TestSupport"]),
     .testTarget(
       name: "IntegrationTests",
       dependencies: [
-        "Bridge", "Machine", "QEMUJSON", "Relay", "Simulator", "Varlink", "TestSupport", "SystemdEvent", "SystemdJSON",
+        "Bridge", "Machine", "QEMUJSON", "Relay", "Simulator", "Varlink", "TestSupport", "SystemdEvent", "SystemdJSON", "qmpctl",
         .product(name: "Logging", package: "swift-log"), .product(name: "SystemPackage", package: "swift-system"),
       ],
       resources: [.copy("Clients")]),
