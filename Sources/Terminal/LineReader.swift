@@ -22,12 +22,20 @@ public final class LineReader {
   private var display: LineDisplay
   private var reading: CheckedContinuation<Input, Never>?
   private var earlyKeys: [Key] = []
+  /// Ctrl-C was pressed while nobody wanted to know.
+  private var isInterrupted = false
   private var end: Input?
 
   /// Tells what could stand at the end of a text.
   public var completing: (String) -> Completion = { _ in .none }
-  /// Called for Ctrl-C while no line is read.
-  public var onInterrupt: (() -> Void)?
+  /// Called for Ctrl-C while no line is read; at once, if it was pressed since the last line came.
+  public var onInterrupt: (() -> Void)? {
+    didSet {
+      guard isInterrupted, let onInterrupt else { return }
+      isInterrupted = false
+      onInterrupt()
+    }
+  }
   /// What the prompt looks like.
   public var promptStyle: (String) -> String = { $0 }
 
@@ -50,6 +58,7 @@ public final class LineReader {
   public func read() async -> Input {
     precondition(reading == nil, "a line is being read")
     if let end { return end }
+    isInterrupted = false
     return await withCheckedContinuation { continuation in
       reading = continuation
       draw()
@@ -76,7 +85,7 @@ public final class LineReader {
     guard reading == nil else { return handle(key) }
     if key == .control("c") {
       earlyKeys = []
-      onInterrupt?()
+      if let onInterrupt { onInterrupt() } else { isInterrupted = true }
     } else if earlyKeys.count < Self.mostEarlyKeys {
       earlyKeys.append(key)
     }
