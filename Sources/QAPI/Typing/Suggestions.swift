@@ -15,9 +15,6 @@ public struct Suggestions: Equatable, Sendable {
 }
 
 extension Schema {
-  /// The names of the commands.
-  public var commandNames: [String] { commands.map(\.name) }
-
   /// What could stand at the end of a line: a command, the name of an argument, or its value.
   public func suggestions(for line: String) -> Suggestions {
     guard let typed = try? TypedLine(line) else { return .none }

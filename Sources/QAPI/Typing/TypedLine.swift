@@ -1,6 +1,6 @@
 /// A command as a person types it: its name, and `key=value` or JSON behind it.
 ///
-/// Blanks separate words; quotes of both kinds and a backslash keep them together. An opening brace or bracket at the beginning of a
+/// Blanks separate words; quotes of both kinds and a backslash keep them together, and make a value text. An opening brace or bracket at the beginning of a
 /// word or of a value begins JSON, which reaches up to the bracket that closes it.
 public struct TypedLine: Sendable {
   /// One word of it.
@@ -59,6 +59,7 @@ public struct TypedLine: Sendable {
         text.append(contentsOf: try quoted(by: scalar, &rest))
       case "\\":
         rest.removeFirst()
+        word.form = .quoted
         guard let escaped = rest.popFirst() else { throw ArgumentError("there is nothing behind the backslash") }
         text.append(escaped)
       case "=" where word.key == nil && word.form == .plain && !text.isEmpty:
