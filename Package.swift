@@ -31,7 +31,7 @@ let package = Package(
     .executableTarget(
       name: "qmpctl",
       dependencies: [
-        "Control", "SystemdEvent", "SystemdJSON",
+        "Control", "QAPI", "QMP", "Terminal", "SystemdEvent", "SystemdJSON",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "SystemPackage", package: "swift-system"),
       ]),
