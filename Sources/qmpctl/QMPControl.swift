@@ -18,5 +18,5 @@ struct QMPControl: ParsableCommand {
         69     there is no such machine or host, or no connection to it
       """,
     version: "0.1.0",
-    subcommands: [ListCommand.self, StatusCommand.self, QMPCommand.self])
+    subcommands: [ListCommand.self, StatusCommand.self, QMPCommand.self, TopCommand.self])
 }
