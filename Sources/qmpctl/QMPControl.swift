@@ -21,6 +21,6 @@ struct QMPControl: ParsableCommand {
     subcommands: [
       ListCommand.self, StatusCommand.self, PauseCommand.self, ResumeCommand.self, RebootCommand.self, PowerOffCommand.self,
       TerminateCommand.self, EventsCommand.self, SessionsCommand.self, MonitorsCommand.self, MonitorCommand.self,
-      ProxyCommand.self, SchemaCommand.self, CallCommand.self,
+      ProxyCommand.self, StorageCommand.self, ScreenshotCommand.self, SchemaCommand.self, CallCommand.self,
     ])
 }
