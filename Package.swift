@@ -46,7 +46,7 @@ let package = Package(
     .target(
       name: "Control",
       dependencies: [
-        "Varlink", "Terminal", "SystemdEvent", "SystemdJSON",
+        "Varlink", "QAPI", "Terminal", "SystemdEvent", "SystemdJSON",
         .product(name: "SystemPackage", package: "swift-system"),
       ]),
     .target(
@@ -151,7 +151,8 @@ let package = Package(
       name: "IntegrationTests",
       dependencies: [
         "Bridge", "Machine", "QEMUJSON", "Relay", "Simulator", "Varlink", "TestSupport", "SystemdEvent", "SystemdJSON", "qmpctl",
-        .product(name: "Logging", package: "swift-log"), .product(name: "SystemPackage", package: "swift-system"),
+        .product(name: "Logging", package: "swift-log"), .product(name: "Subprocess", package: "swift-subprocess"),
+        .product(name: "SystemPackage", package: "swift-system"),
       ],
       resources: [.copy("Clients")]),
   ],

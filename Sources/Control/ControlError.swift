@@ -63,7 +63,19 @@ extension ControlError {
       self.init(.failed, "the machine's service does not have \(missing)", hint: "It may be another version, or have started only now.")
     } else {
       let name = error.name.split(separator: ".").last.map(String.init) ?? error.name
-      self.init(.failed, [Self.words(of: name), parameters.map { "\($0)" }].compactMap { $0 }.joined(separator: ": "))
+      let details = parameters?.members?.map { $0.value.string ?? "\($0.name)=\($0.value)" }.joined(separator: ", ")
+      self.init(.failed, [Self.words(of: name), details].compactMap { $0 }.joined(separator: ": "), hint: Self.hint(for: error.name))
+    }
+  }
+
+  /// What to do about errors of which that can be said.
+  private static func hint(for name: String) -> String? {
+    switch name {
+    case "io.systemd.QemuMachineInstance.TooManySessions": "'qmpctl sessions' shows whose they are."
+    case "io.qmpvarlink.Monitors.NoSuchMonitor": "'qmpctl monitors' lists those that there are."
+    case "io.qmpvarlink.Monitors.NotDynamic": "Only monitors that were made while the machine ran can be removed."
+    case "io.systemd.MachineInstance.BadConfig": "'qmpctl storage add --help' lists those that there are."
+    default: nil
     }
   }
 

@@ -94,9 +94,7 @@ public struct HostMachines {
     return await concurrently(hosts) { host in
       var answer = HostMachines(host: host)
       do throws(ControlError) {
-        // Its own limit is for its machines; the way there takes time too.
-        let words = asksMachines ? ["--timeout=\(limit.components.seconds)"] : ["--no-status"]
-        let entries = try await host.list(words, within: limit + (asksMachines ? limit : .zero))
+        let entries = try await host.list([asksMachines ? SSHHost.timeout(within: limit) : "--no-status"], within: limit)
         answer.machines = entries.compactMap { MachineStatus(from: $0, on: host) }
       } catch {
         answer.problem = error

@@ -25,6 +25,9 @@ public struct SSHHost: Sendable, Equatable {
     ["-e", "none", "-T", name, (["qmpctl"] + words).map(Self.quoted).joined(separator: " ")]
   }
 
+  /// The option that has `qmpctl` there give up on a machine before this side gives up on the host: the way there takes time too.
+  static func timeout(within limit: Duration) -> String { "--timeout=\(max(1, limit.components.seconds * 3 / 4))" }
+
   /// A word that a shell takes as it is.
   static func quoted(_ word: String) -> String {
     let isPlain =
@@ -50,16 +53,27 @@ public struct SSHHost: Sendable, Equatable {
     return list
   }
 
+  /// The machines that this host has, without asking them.
+  ///
+  /// - Throws: ``ControlError``.
+  @EventLoopActor
+  func machines(within limit: Duration) async throws(ControlError) -> [MachineAddress] {
+    try await list(["--no-status"], within: limit).compactMap { address(from: $0) }
+  }
+
   /// The machine of that name there, or at that path.
   ///
   /// - Throws: ``ControlError`` that tells which machines there are.
   @EventLoopActor
   func machine(_ machine: String, within limit: Duration) async throws(ControlError) -> MachineAddress {
+    try self.machine(machine, among: machine.hasPrefix("/") ? [] : await machines(within: limit))
+  }
+
+  /// The machine of that name among those that there are, or the one at that path.
+  func machine(_ machine: String, among found: [MachineAddress]) throws(ControlError) -> MachineAddress {
     if machine.hasPrefix("/") { return MachineAddress(name: machine, socket: FilePath(machine), host: self) }
-    let found = try await list(["--no-status"], within: limit)
-    if let entry = found.first(where: { $0["name"]?.string == machine }), let address = address(from: entry) { return address }
-    throw ControlError(
-      .unreachable, "there is no machine '\(machine)' at \(name)", hint: MachineFolders.hint(found.compactMap { $0["name"]?.string }))
+    if let address = found.first(where: { $0.name == machine }) { return address }
+    throw ControlError(.unreachable, "there is no machine '\(machine)' at \(name)", hint: MachineFolders.hint(found.map(\.name)))
   }
 
   /// An entry of its list; nil if it is none.

@@ -13,9 +13,15 @@ public enum StandardOutput {
   ///
   /// - Throws: ``Closed``, if SIGPIPE is ignored, and `SystemdError` for anything else.
   public static func write(_ text: String) throws {
-    var text = text
-    try text.withUTF8 { bytes in
-      var rest = UnsafeRawBufferPointer(bytes)
+    try write(Array(text.utf8))
+  }
+
+  /// Writes all of some bytes, at once.
+  ///
+  /// - Throws: ``Closed``, if SIGPIPE is ignored, and `SystemdError` for anything else.
+  public static func write(_ bytes: [UInt8]) throws {
+    try bytes.withUnsafeBytes { bytes in
+      var rest = bytes
       while !rest.isEmpty {
         let count = Glibc.write(1, rest.baseAddress, rest.count)
         if count >= 0 {

@@ -78,7 +78,7 @@ public struct LineEditor: Sendable {
   /// Takes in a key.
   ///
   /// - Parameter completing: tells what could stand at the end of a text, which is the line up to the cursor.
-  public mutating func handle(_ key: Key, completing: (String) -> Completion = { _ in .none }) -> Outcome {
+  public mutating func handle(_ key: Key, completing: (String) -> LineCompletion = { _ in .none }) -> Outcome {
     if search != nil, let outcome = handleInSearch(key) { return outcome }
     let previous = before
     before = .other
@@ -195,7 +195,7 @@ public struct LineEditor: Sendable {
     return .edited
   }
 
-  private mutating func complete(_ completion: Completion, again: Bool) -> Outcome {
+  private mutating func complete(_ completion: LineCompletion, again: Bool) -> Outcome {
     let start = position - completion.replaced
     let common =
       completion.candidates.count == 1 ? completion.candidates[0].text + completion.candidates[0].suffix : completion.commonPrefix

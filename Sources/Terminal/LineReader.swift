@@ -27,7 +27,7 @@ public final class LineReader {
   private var end: Input?
 
   /// Tells what could stand at the end of a text.
-  public var completing: (String) -> Completion = { _ in .none }
+  public var completing: (String) -> LineCompletion = { _ in .none }
   /// Called for Ctrl-C while no line is read; at once, if it was pressed since the last line came.
   public var onInterrupt: (() -> Void)? {
     didSet {

@@ -21,8 +21,7 @@ struct ListCommand: ControlCommand {
   @Flag(name: .long, help: "Do not ask the machines: only what there is, quickly.")
   var noStatus = false
 
-  @Flag(name: .long, help: "Do not print titles above the columns, nor the count below.")
-  var noLegend = false
+  @OptionGroup var legend: LegendOption
 
   func execute() async throws -> CInt {
     let answers = await HostMachines.ask(hosts.hosts, asksMachines: !noStatus, within: time.limit)
@@ -33,15 +32,14 @@ struct ListCommand: ControlCommand {
       }
       try output.write(.array(machines.map(\.json) + failures))
     } else {
-      try StandardOutput.write(text(machines))
+      try legend.write(table(of: machines), of: "machine")
     }
     let problems = answers.compactMap(\.problem)
     for problem in problems { complain(problem) }
     return problems.isEmpty ? 0 : ControlError.Kind.unreachable.rawValue
   }
 
-  @EventLoopActor private func text(_ machines: [MachineStatus]) -> String {
-    let style = Style.standard()
+  @EventLoopActor private func table(of machines: [MachineStatus]) -> Table {
     let hasHosts = !hosts.hosts.isEmpty
     var table =
       hasHosts
@@ -59,8 +57,6 @@ struct ListCommand: ControlCommand {
         table.add(common + [Table.Cell(machine.address.socket.string)])
       }
     }
-    if noLegend { return table.text(style, hasLegend: false) }
-    guard !table.isEmpty else { return "No machines.\n" }
-    return table.text(style) + "\n\(table.count) machine\(table.count == 1 ? "" : "s") listed.\n"
+    return table
   }
 }

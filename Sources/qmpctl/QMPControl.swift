@@ -18,5 +18,10 @@ struct QMPControl: ParsableCommand {
         69     there is no such machine or host, or no connection to it
       """,
     version: "0.1.0",
-    subcommands: [ListCommand.self, StatusCommand.self, QMPCommand.self, TopCommand.self])
+    subcommands: [
+      ListCommand.self, StatusCommand.self, PauseCommand.self, ResumeCommand.self, RebootCommand.self, PowerOffCommand.self,
+      TerminateCommand.self, EventsCommand.self, SessionsCommand.self, MonitorsCommand.self, MonitorCommand.self,
+      QMPShellCommand.self, TopCommand.self, ProxyCommand.self, StorageCommand.self, ScreenshotCommand.self, SchemaCommand.self,
+      CallCommand.self,
+    ])
 }

@@ -7,7 +7,7 @@ import Testing
 struct QMPScriptTests {
   @EventLoopActor
   private static func qmpctl(_ daemon: RunningDaemon, _ arguments: [String], input: String = "") async throws -> CommandResult {
-    try await command(productsDirectory.appending("qmpctl").string, ["qmp", daemon.directory.string] + arguments, input: input)
+    try await command(qmpctlProgram, ["qmp", daemon.directory.string] + arguments, input: input)
   }
 
   @Test("one command, its reply on one line, and its status") @EventLoopActor
@@ -63,7 +63,7 @@ struct QMPScriptTests {
       // From a file, which cannot be waited for.
       let file = daemon.directory.appending("script")
       let shell =
-        "printf 'query-name\\nquery-status\\n' >'\(file)'; '\(productsDirectory.appending("qmpctl"))' qmp '\(daemon.directory)' <'\(file)'"
+        "printf 'query-name\\nquery-status\\n' >'\(file)'; '\(qmpctlProgram)' qmp '\(daemon.directory)' <'\(file)'"
       let result = try await command("sh", ["-c", shell])
       #expect(result.status == 0 && result.output.split(separator: "\n").count == 2, "\(result)")
       #expect(try await Self.qmpctl(daemon, []).status == 0, "an empty script")
@@ -72,12 +72,12 @@ struct QMPScriptTests {
 
   @Test("a machine that there is not, and one that goes away while it is spoken with") @EventLoopActor
   func noMachine() async throws {
-    let missing = try await command(productsDirectory.appending("qmpctl").string, ["qmp", "/nonexistent/vm", "--", "query-name"])
+    let missing = try await command(qmpctlProgram, ["qmp", "/nonexistent/vm", "--", "query-name"])
     #expect(missing.status == 69 && missing.output.isEmpty && missing.error.contains("No such file"), "\(missing)")
     _ = try await withDaemon(bareMachine) { daemon in
       // The pipe stays open: it is QEMU's end that ends it.
       let shell =
-        "(printf 'query-name\\nquit\\n'; exec sleep 100000) | { '\(productsDirectory.appending("qmpctl"))' qmp '\(daemon.directory)'; echo $?; kill 0; }"
+        "(printf 'query-name\\nquit\\n'; exec sleep 100000) | { '\(qmpctlProgram)' qmp '\(daemon.directory)'; echo $?; kill 0; }"
       let result = try await command("setsid", ["--wait", "sh", "-c", shell])
       #expect(result.output == "{\"return\": {\"name\": \"test\"}}\n{\"return\": {}}\n69\n", "\(result)")
       #expect(result.error.contains("the session with machine"), "\(result.error)")

@@ -25,7 +25,7 @@ struct QMPShellTests {
     _ body: @escaping @EventLoopActor (TerminalWindow) async throws -> Void
   ) async throws {
     let variables = ["XDG_STATE_HOME": state.string, "NO_COLOR": "", "SWIFT_BACKTRACE": "enable=no"].merging(environment) { $1 }
-    let command = [productsDirectory.appending("qmpctl").string, "qmp", daemon.directory.string] + options
+    let command = [qmpctlProgram, "qmp", daemon.directory.string] + options
     try await withTerminal(command, columns: columns, environment: variables) { window in
       try await window.wait("a prompt") { $0.last?.hasPrefix("vm") == true }
       try await body(window)

@@ -6,8 +6,6 @@ import Testing
 
 @Suite("qmpctl top", .onEventLoop)
 struct TopTests {
-  private static let qmpctl = productsDirectory.appending("qmpctl").string
-
   /// A machine `vm` that runs, and one `dead` whose socket nobody answers; their folder is the only one that is looked into.
   @EventLoopActor
   private static func withMachines(_ body: @escaping @EventLoopActor (RunningDaemon, FilePath) async throws -> Void) async throws {
@@ -26,7 +24,7 @@ struct TopTests {
       try await session.write(#"{"execute":"qmp_capabilities"}"#)
       try await session.wait(for: #"{"return": {}}"#)
       let environment = ["QMPCTL_PATH": folder.string]
-      let once = try await command(Self.qmpctl, ["top"], environment: environment)
+      let once = try await command(qmpctlProgram, ["top"], environment: environment)
       #expect(once.status == 0 && once.error.isEmpty, "\(once)")
       let lines = once.output.split(separator: "\n").map { $0.split(separator: " ").map(String.init) }
       #expect(lines.first?.joined(separator: " ") == "2 machines, 1 session, 0 commands pending, 1 without answer")
@@ -38,11 +36,11 @@ struct TopTests {
       #expect(row[1...4] == ["vm", "active", "full", "own"] && row[5].hasSuffix("[\(getpid())]") && row[7] == "30", "\(row)")
 
       // The second round knows what the first one saw.
-      let twice = try await command(Self.qmpctl, ["top", "--iterations", "2", "--interval", "0.1"], environment: environment)
+      let twice = try await command(qmpctlProgram, ["top", "--iterations", "2", "--interval", "0.1"], environment: environment)
       let rows = twice.output.split(separator: "\n").filter { $0.hasPrefix("qv-") }.map { $0.split(separator: " ").map(String.init) }
       #expect(rows.map { $0[9] } == ["-", "0"], "\(twice.output)")
 
-      let json = try await command(Self.qmpctl, ["top", "--json"], environment: environment)
+      let json = try await command(qmpctlProgram, ["top", "--json"], environment: environment)
       #expect(
         json.output.filter { $0 == "\n" }.count == 1 && json.output.contains(#""bytesIn":30"#) && json.output.contains(#""latencyUSec":"#))
       #expect(json.output.hasPrefix(#"[{"name":"dead","#) && json.output.contains(#""error":"nobody answers at"#), "\(json.output)")
@@ -52,7 +50,7 @@ struct TopTests {
   @Test("at a terminal: live, of any size, and gone without a trace") @EventLoopActor
   func screen() async throws {
     try await Self.withMachines { daemon, folder in
-      let script = "echo before; '\(Self.qmpctl)' top --interval 0.2"
+      let script = "echo before; '\(qmpctlProgram)' top --interval 0.2"
       for (key, status) in [("q", 0), ("C-c", 0), ("TERM", 143)] {
         try await withTerminal(["sh", "-c", script], environment: ["QMPCTL_PATH": folder.string, "NO_COLOR": "1"]) { window in
           let start = try await window.wait("the machine") { rows in rows.contains { $0.hasPrefix("vm ") && $0.contains(" running ") } }

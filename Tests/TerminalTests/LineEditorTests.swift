@@ -33,9 +33,9 @@ struct LineEditorTests {
 
   static let words = ["query-block", "query-blockstats", "query-name", "quit", "über"]
 
-  static func complete(_ text: String) -> Completion {
+  static func complete(_ text: String) -> LineCompletion {
     let typed = text.split(separator: " ", omittingEmptySubsequences: false).last.map(String.init) ?? ""
-    return Completion(of: typed, among: words.map { .init($0) })
+    return LineCompletion(of: typed, among: words.map { .init($0) })
   }
 
   /// The line with `|` at the cursor, and the outcome of the last key.

@@ -31,12 +31,12 @@ struct HMPCommands {
   }
 
   /// What could stand at the end of a line.
-  func completion(of line: String) -> Completion {
+  func completion(of line: String) -> LineCompletion {
     let words = line.split(separator: " ", omittingEmptySubsequences: false).map(String.init)
     guard let typed = words.last else { return .none }
     return switch (words.count, words[0]) {
-    case (1, _), (2, "help"), (2, "?"): Completion(of: typed, among: commands.map { .init($0) })
-    case (2, "info"), (2, "i"): Completion(of: typed, among: topics.map { .init($0) })
+    case (1, _), (2, "help"), (2, "?"): LineCompletion(of: typed, among: commands.map { .init($0) })
+    case (2, "info"), (2, "i"): LineCompletion(of: typed, among: topics.map { .init($0) })
     default: .none
     }
   }

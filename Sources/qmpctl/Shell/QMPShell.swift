@@ -159,7 +159,9 @@ final class QMPShell {
   }
 
   private func show(_ event: QMPEvent) {
-    let time = EventTime(event.timestamp)?.text ?? "-"
+    let seconds = event.timestamp?["seconds"]?.integer.flatMap(UInt64.init(exactly:)) ?? 0
+    let microseconds = event.timestamp?["microseconds"]?.integer.flatMap(UInt64.init(exactly:)) ?? 0
+    let time = WallTime(microseconds: min(seconds, 1 << 40) * 1_000_000 + microseconds % 1_000_000).timeOfDay
     let data = event.data.map { " " + json.line($0) } ?? ""
     reader.show("\(looks(time, .faint)) \(looks(event.name.escapedForTerminal, .yellow))\(data)")
   }
@@ -172,13 +174,13 @@ final class QMPShell {
 
   // MARK: completion
 
-  private func completion(of line: String) -> Completion {
+  private func completion(of line: String) -> LineCompletion {
     guard let schema else { return hmp.completion(of: line) }
     // What is described is a command too.
     let described = line.hasPrefix("help ") ? String(line.dropFirst("help ".count)) : line
     let suggestions = schema.suggestions(for: described)
-    var candidates = suggestions.candidates.map { Completion.Candidate($0.text, suffix: $0.suffix) }
+    var candidates = suggestions.candidates.map { LineCompletion.Candidate($0.text, suffix: $0.suffix) }
     if !line.contains(where: \.isWhitespace) { candidates += [.init("help"), .init("exit")] }
-    return Completion(of: suggestions.typed, among: candidates)
+    return LineCompletion(of: suggestions.typed, among: candidates)
   }
 }

@@ -16,8 +16,7 @@ struct TopCommand: ControlCommand {
       Otherwise one round is printed.
       """)
 
-  @OptionGroup var hosts: HostsOption
-  @OptionGroup var time: TimeoutOption
+  @OptionGroup var machines: MachinesOptions
   @OptionGroup var output: OutputOptions
 
   @Option(name: [.customShort("d"), .long], help: ArgumentHelp("How long to wait between two rounds.", valueName: "seconds"))
@@ -40,7 +39,7 @@ struct TopCommand: ControlCommand {
 
   func execute() async throws -> CInt {
     let interval = Duration.milliseconds(Int64(self.interval * 1000))
-    let fleet = WatchedFleet(hosts.hosts, within: time.limit)
+    let fleet = WatchedFleet(machines.names, on: machines.hosts.hosts, within: machines.time.limit)
     guard batch || output.json || !RawTerminal.isUsable() else {
       return try await TopScreen(fleet, every: interval, rounds: iterations ?? 0).run()
     }

@@ -2,13 +2,14 @@ import Control
 import SystemdEvent
 import SystemdJSON
 
-/// The machines of some hosts, or of this one.
+/// The machines that are watched: all of some hosts, or of this one, or those that were named.
 @EventLoopActor
 final class WatchedFleet {
   private(set) var machines: [WatchedMachine] = []
-  /// Hosts that cannot be asked.
+  /// Why hosts cannot be asked, and names are of no machine.
   private(set) var problems: [ControlError] = []
 
+  private let names: [String]
   private let hosts: [SSHHost]
   private let limit: Duration
   private var listed: ContinuousClock.Instant?
@@ -16,8 +17,12 @@ final class WatchedFleet {
   /// How long the list of another host's machines is good for: it takes a program there to make it.
   private static let remoteListAge = Duration.seconds(30)
 
-  /// - Parameter limit: how long an answer may take.
-  init(_ hosts: [SSHHost], within limit: Duration) {
+  /// - Parameters:
+  ///   - names: none for all machines.
+  ///   - hosts: none for this one.
+  ///   - limit: how long an answer may take.
+  init(_ names: [String], on hosts: [SSHHost], within limit: Duration) {
+    self.names = names
     self.hosts = hosts
     self.limit = limit
   }
@@ -34,16 +39,19 @@ final class WatchedFleet {
     guard !isListing else { return }
     isListing = true
     defer { isListing = false }
-    let answers = await HostMachines.ask(hosts, asksMachines: false, within: limit)
+    let targets = await MachineTarget.find(names, on: hosts, within: limit)
     listed = .now
-    problems = answers.compactMap(\.problem)
     let known = machines
-    machines = answers.flatMap { answer -> [WatchedMachine] in
-      // A host that does not answer now has its machines nevertheless.
-      guard answer.problem == nil else { return known.filter { $0.address.host == answer.host } }
-      return answer.machines.map { machine in
-        known.first { $0.address.socket == machine.address.socket && $0.address.host == machine.address.host }
-          ?? WatchedMachine(machine.address, within: limit)
+    problems = []
+    machines = targets.flatMap { target -> [WatchedMachine] in
+      switch target.address {
+      case .success(let address):
+        let old = known.first { $0.address.socket == address.socket && $0.address.host == address.host }
+        return [old ?? WatchedMachine(address, within: limit)]
+      case .failure(let problem):
+        problems.append(problem)
+        // A host that does not answer now has its machines nevertheless.
+        return known.filter { $0.address.host == target.host && (target.name == nil || $0.address.name == target.name) }
       }
     }
   }

@@ -1,5 +1,5 @@
 /// What could stand where the cursor is.
-public struct Completion: Equatable, Sendable {
+public struct LineCompletion: Equatable, Sendable {
   /// One text that could.
   public struct Candidate: Equatable, Sendable {
     public let text: String
@@ -26,7 +26,7 @@ public struct Completion: Equatable, Sendable {
     self.init(replacing: typed.count, with: candidates.filter { $0.text.hasPrefix(typed) }.sorted { $0.text < $1.text })
   }
 
-  public static let none = Completion(replacing: 0, with: [])
+  public static let none = LineCompletion(replacing: 0, with: [])
 
   /// What all candidates begin with.
   var commonPrefix: String {

@@ -5,7 +5,7 @@ import SystemdEvent
 import Terminal
 
 /// `qmpctl qmp`
-struct QMPCommand: ControlCommand {
+struct QMPShellCommand: ControlCommand {
   static let configuration = CommandConfiguration(
     commandName: "qmp",
     abstract: "Speak QMP with a machine, on a monitor of its own.",
@@ -34,24 +34,20 @@ struct QMPCommand: ControlCommand {
   @Flag(name: .long, help: "Go on after an error. The exit status is 1 all the same.")
   var keepGoing = false
 
-  @Option(name: .long, help: ArgumentHelp("What the session may do: 'full', or 'query' for what changes nothing.", valueName: "access"))
-  var access: Access = .full
+  @OptionGroup var kind: SessionOptions
 
-  @Option(name: .long, help: ArgumentHelp("A monitor of its 'own', or the 'shared' one; else as the machine can.", valueName: "mode"))
-  var mode: Mode?
-
-  @Argument(parsing: .postTerminator, help: ArgumentHelp("The command to execute, and its arguments.", valueName: "command"))
+  @Argument(
+    parsing: .postTerminator, help: ArgumentHelp("The command to execute, and its arguments.", valueName: "command"),
+    completion: .custom { words, _, _ in Completion.commands(words, of: ["qmp"]) })
   var command: [String] = []
-
-  enum Access: String, ExpressibleByArgument { case full, query }
-  enum Mode: String, ExpressibleByArgument { case own, shared }
 
   static var handledSignals: [CInt] { [SIGWINCH] }
 
   func execute() async throws -> CInt {
     let connection = try await machine.connect()
     let session = try QMPSession(
-      try await connection.acquireQMP(access: access.rawValue, mode: mode?.rawValue), over: connection, within: machine.time.limit)
+      try await connection.acquireQMP(access: kind.access?.rawValue, mode: kind.mode?.rawValue), over: connection,
+      within: machine.time.limit)
     if command.isEmpty, RawTerminal.isUsable() { return try await QMPShell.start(on: session, isHMP: hmp).run() }
     let script = QMPScript(session, isHMP: hmp, showsEvents: events, keepsGoing: keepGoing)
     return command.isEmpty ? try await script.run(StandardInput()) : try await script.run(command)
