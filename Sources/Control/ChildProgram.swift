@@ -9,6 +9,8 @@ public final class ChildProgram {
   /// Fulfilled when it has ended.
   public let ended = Promise<ExitStatus>()
   private var source: EventSource?
+  /// Those that have not ended, as far as is known.
+  private static var running: Set<CInt> = []
 
   /// Starts a program, with signals as a program has them at its start, and no descriptors but the standard ones.
   ///
@@ -53,6 +55,7 @@ public final class ChildProgram {
     id = process
     do {
       source = try .child(process) { [weak self] status in
+        Self.running.remove(process)
         self?.source = nil
         self?.ended.fulfil(status)
       }
@@ -60,6 +63,12 @@ public final class ChildProgram {
       kill(process, SIGKILL)
       throw error
     }
+    Self.running.insert(process)
+  }
+
+  /// Asks all that have not ended to end: this program is about to.
+  public static func endAll() {
+    for process in running { kill(process, SIGTERM) }
   }
 
   /// Sends it a signal, unless it has ended.

@@ -70,9 +70,13 @@ public struct MachineFolders: Sendable {
     }
     for folder in paths {
       let socket = folder.appending(name).appending("control")
-      if Self.isSocket(socket) { return MachineAddress(name: name, socket: socket) }
-      // A folder that is not to be looked into is another user's.
-      if errno == EACCES { throw MachineConnection.permissionDenied(name) }
+      var status = stat()
+      if stat(socket.string, &status) == 0 {
+        if status.st_mode & S_IFMT == S_IFSOCK { return MachineAddress(name: name, socket: socket) }
+      } else if errno == EACCES {
+        // A folder that is not to be looked into is another user's.
+        throw MachineConnection.permissionDenied(name)
+      }
     }
     throw ControlError(.unreachable, "there is no machine '\(name)'", hint: Self.hint(machines.map(\.name)))
   }

@@ -103,20 +103,3 @@ public struct HostMachines {
     }
   }
 }
-
-/// Does the same with each of some things, all at once.
-///
-/// - Returns: the results, in the order of the things.
-@EventLoopActor
-public func concurrently<Item: Sendable, Result: Sendable>(
-  _ items: [Item], _ body: @escaping @EventLoopActor @Sendable (Item) async -> Result
-) async -> [Result] {
-  let results = items.map { item in
-    let result = Promise<Result>()
-    startTask { result.fulfil(await body(item)) }
-    return result
-  }
-  var values: [Result] = []
-  for result in results { values.append(await result.value) }
-  return values
-}

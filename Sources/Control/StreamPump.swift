@@ -15,10 +15,10 @@ public final class StreamPump {
   /// Takes over two connected sockets, and starts.
   public init(_ one: consuming OwnedDescriptor, _ other: consuming OwnedDescriptor) throws(SystemdError) {
     // epoll takes a descriptor once: one number for each direction.
-    let (oneOut, otherOut) = (try one.duplicate().take(), try other.duplicate().take())
-    for raw in [oneOut, otherOut] { _ = fcntl(raw, F_SETFL, fcntl(raw, F_GETFL) | O_NONBLOCK) }
-    let forth = Direction(from: one, to: OwnedDescriptor(owning: otherOut))
-    let back = Direction(from: other, to: OwnedDescriptor(owning: oneOut))
+    let oneOut = try one.duplicate()
+    let otherOut = try other.duplicate()
+    let forth = Direction(from: one, to: otherOut)
+    let back = Direction(from: other, to: oneOut)
     directions = [forth, back]
     for direction in directions { try direction.start { [weak self] in self?.directionEnded() } }
   }

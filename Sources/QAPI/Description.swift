@@ -40,10 +40,8 @@ public struct EntryDescription: Sendable {
 }
 
 extension Schema {
-  /// The names of all commands, in QEMU's order.
-  public var commandNames: [String] { commands.map(\.name) }
-  /// The names of all events, in QEMU's order.
-  public var eventNames: [String] { events.map(\.name) }
+  /// The names of all commands and of all events, in QEMU's order.
+  public var names: (commands: [String], events: [String]) { (commands.map(\.name), events.map(\.name)) }
 
   /// A command or an event; nil if there is none of that name.
   ///

@@ -73,6 +73,9 @@ struct HostsOption: ParsableArguments {
     help: ArgumentHelp("Another host, reached by SSH; several are asked at once.", valueName: "user@host"))
   var hosts: [SSHHost] = []
 
+  /// Each of them alone; nothing, once, for this host.
+  var each: [[SSHHost]] { hosts.isEmpty ? [[]] : hosts.map { [$0] } }
+
   func validate() throws {
     guard hosts.count <= Self.mostHosts else { throw ValidationError("At most \(Self.mostHosts) hosts can be asked at once.") }
   }

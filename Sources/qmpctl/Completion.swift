@@ -20,8 +20,8 @@ enum Completion {
   ///   - subcommand: what it begins with, behind the program.
   static func commands(_ words: [String], of subcommand: [String]) -> [String] {
     ask(words, of: subcommand) { connection in
-      let schema = try await connection.schema()
-      return schema.commandNames + schema.eventNames
+      let names = try await connection.schema().names
+      return names.commands + names.events
     }
   }
 

@@ -27,6 +27,7 @@ extension ControlCommand {
     signal(SIGPIPE, SIG_IGN)
     startTask { [self] in EventLoop.shared.exit(await outcome()) }
     let status = try EventLoop.shared.run()
+    EventLoopActor.assumeIsolated { ChildProgram.endAll() }
     if status != 0 { throw ExitCode(status) }
   }
 

@@ -30,9 +30,15 @@ struct EventsCommand: ControlCommand {
     let over = Promise<CInt>()
     let signals = try Self.handledSignals.map { signal in try EventSource.signal(signal) { over.fulfil(0) } }
     let reader = StandardOutput.whenClosed { over.fulfil(0) }
-    let streams = Streams()
+    let streams = Streams(over)
     startTask {
-      let statuses = await concurrently(await machines.find()) { target in await show(target, streams) }
+      // All at once, since each goes on until its machine ends; and no host waits for another.
+      let statuses = await concurrently(machines.hosts.each, atMost: .max) { hosts in
+        let targets = await MachineTarget.find(machines.names, on: hosts, within: machines.time.limit)
+        if targets.isEmpty { complain(ControlError(.unreachable, "there are no machines\(hosts.first.map { " at \($0.name)" } ?? "")")) }
+        return await concurrently(targets, atMost: .max) { target in await show(target, streams) }.max()
+          ?? ControlError.Kind.unreachable.rawValue
+      }
       over.fulfil(statuses.max() ?? 0)
     }
     let status = await over.value
@@ -45,12 +51,28 @@ struct EventsCommand: ControlCommand {
   @EventLoopActor
   private final class Streams {
     private var connections: [MachineConnection] = []
-    private(set) var isClosed = false
+    private let over: Promise<CInt>
+
+    /// - Parameter over: fulfilled when no more events are wanted.
+    init(_ over: Promise<CInt>) { self.over = over }
 
     func add(_ connection: MachineConnection) { connections.append(connection) }
 
+    /// Whether no more events are wanted. A terminal's Ctrl-C ends what carries them from other hosts too, which may be seen first.
+    var areUnwanted: Bool {
+      var pending = sigset_t()
+      sigpending(&pending)
+      return over.result != nil || EventsCommand.handledSignals.contains { sigismember(&pending, $0) == 1 }
+    }
+
+    /// They cannot be written any more.
+    func abandon(because error: any Error) {
+      if error is StandardOutput.Closed { return over.fulfil(0) }
+      complain(ControlError(.failed, "\(error)"))
+      over.fulfil(ControlError.Kind.failed.rawValue)
+    }
+
     func close() {
-      isClosed = true
       for connection in connections { connection.close() }
     }
   }
@@ -71,17 +93,17 @@ struct EventsCommand: ControlCommand {
         let isEnd = message["event"]?.string == "SHUTDOWN"
         if isEnd { hasEnded = true }
         guard !isEnd || showsEnd else { return }
-        // Nobody reads it any more, or there is no room for it.
-        do { try write(message, of: target) } catch { streams.close() }
+        do { try write(message, of: target) } catch { streams.abandon(because: error) }
       }
       try write(last, of: target)
       throw ControlError(.failed, "\(target.label): too many events were left unread; this is all of them until now")
     } catch let error as ControlError {
       // After its end a machine hangs up.
-      if streams.isClosed || hasEnded && error.kind == .unreachable { return 0 }
+      if streams.areUnwanted || hasEnded && error.kind == .unreachable { return 0 }
       complain(error)
       return error.kind.rawValue
     } catch {
+      streams.abandon(because: error)
       return 0
     }
   }
@@ -102,7 +124,8 @@ struct EventsCommand: ControlCommand {
 enum EventNames {
   /// The ones that are of use to people; every QEMU has them.
   static let common = [
-    "BALLOON_CHANGE", "BLOCK_IO_ERROR", "BLOCK_JOB_*", "DEVICE_*", "DEVICE_DELETED", "GUEST_PANICKED", "JOB_STATUS_CHANGE", "MIGRATION",
+    "BALLOON_CHANGE", "BLOCK_IO_ERROR", "BLOCK_JOB_COMPLETED", "BLOCK_JOB_ERROR", "BLOCK_JOB_READY", "DEVICE_DELETED", "GUEST_PANICKED",
+    "JOB_STATUS_CHANGE", "MIGRATION",
     "NIC_RX_FILTER_CHANGED", "POWERDOWN", "RESET", "RESUME", "RTC_CHANGE", "SHUTDOWN", "STOP", "SUSPEND", "WAKEUP", "WATCHDOG",
   ]
 }

@@ -37,8 +37,8 @@ struct SchemaCommand: ControlCommand {
       return 0
     }
     let part = command?.lowercased() ?? ""
-    let commands = schema.commandNames.filter { part.isEmpty || $0.lowercased().contains(part) }.sorted()
-    let events = schema.eventNames.filter { part.isEmpty || $0.lowercased().contains(part) }.sorted()
+    let commands = schema.names.commands.filter { part.isEmpty || $0.lowercased().contains(part) }.sorted()
+    let events = schema.names.events.filter { part.isEmpty || $0.lowercased().contains(part) }.sorted()
     guard !commands.isEmpty || !events.isEmpty else {
       throw ControlError(
         .failed, "this machine's QEMU has no command and no event '\(part)', nor any with that in its name",
