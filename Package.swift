@@ -145,7 +145,11 @@ let package = Package(
     .testTarget(name: "VarlinkTests", dependencies: ["Varlink", "Interfaces", "TestSupport"]),
     .testTarget(name: "MachineTests", dependencies: ["Machine", "TestSupport"]),
     .testTarget(
-      name: "ControlTests", dependencies: ["Control", "TestSupport", .product(name: "SystemPackage", package: "swift-system")]),
+      name: "ControlTests",
+      dependencies: [
+        "qmpctl", "Control", "Terminal", "SystemdEvent", "SystemdJSON", "TestSupport",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ]),
     .testTarget(name: "DaemonTests", dependencies: ["qmp-varlinkd", "Bridge", "Varlink", "TestSupport"]),
     .testTarget(
       name: "IntegrationTests",

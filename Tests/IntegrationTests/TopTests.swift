@@ -98,4 +98,28 @@ struct TopTests {
       }
     }
   }
+
+  @Test("a machine that hangs is told, and keeps the others from nothing") @EventLoopActor
+  func hangingMachine() async throws {
+    try await Self.withMachines { daemon, folder in
+      _ = try await withDaemon(bareMachine, directory: folder.appending("well")) { _ in
+        let environment = ["QMPCTL_PATH": folder.string, "NO_COLOR": "1"]
+        try await withTerminal([qmpctlProgram, "top", "--interval", "0.2", "--timeout", "3"], environment: environment) { window in
+          func row(_ name: String, _ words: String...) -> ([String]) -> Bool {
+            { rows in rows.contains { row in row.hasPrefix(name + " ") && words.allSatisfy(row.contains) } }
+          }
+          try await window.wait("both", until: { row("vm", "running")($0) && row("well", "running")($0) })
+          daemon.signal(SIGSTOP)
+          defer { daemon.signal(SIGCONT) }
+          try await window.wait("that it is waited for", until: row("vm", "running", ">"))
+          try await window.wait("that it does not answer", until: row("vm", "no-answer"))
+          try await window.wait("the other", until: row("well", "running", "ms"))
+          daemon.signal(SIGCONT)
+          try await window.wait("that it answers again", until: row("vm", "running", "ms"))
+          try await window.press("q")
+          try await window.wait(forLast: "restored")
+        }
+      }
+    }
+  }
 }

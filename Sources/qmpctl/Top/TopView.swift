@@ -66,10 +66,18 @@ struct TopView {
         (machine.status.sessions == nil ? "-" : "\(machine.pending)", nil),
         (isRated ? Self.bytes(rates.reduce(0) { $0 + ($1.rateIn ?? 0) }) : "-", nil),
         (isRated ? Self.bytes(rates.reduce(0) { $0 + ($1.rateOut ?? 0) }) : "-", nil),
-        (machine.latency.map(Self.milliseconds) ?? "-", nil),
+        latency(machine),
       ])
     }
     return grid
+  }
+
+  /// How long the last answer took, or how long one has been waited for.
+  private func latency(_ machine: WatchedMachine) -> (String, Look?) {
+    if let since = machine.askedSince, case let waited = ContinuousClock.now - since, waited > .seconds(1) {
+      return (">\(waited.components.seconds)s", .yellow)
+    }
+    return (machine.latency.map(Self.milliseconds) ?? "-", nil)
   }
 
   private var sessionGrid: Grid {

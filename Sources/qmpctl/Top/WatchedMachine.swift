@@ -22,8 +22,8 @@ final class WatchedMachine {
   private(set) var sessions: [Session] = []
   /// How long the last answer took.
   private(set) var latency: Duration?
-  /// Whether it has been asked and has not answered yet.
-  private(set) var isAsked = false
+  /// Since when it has been asked and not answered; nil if it has answered.
+  private(set) var askedSince: ContinuousClock.Instant?
   /// Whether it has answered, or failed to, at least once.
   private(set) var isKnown = false
 
@@ -39,9 +39,9 @@ final class WatchedMachine {
 
   /// Asks, unless it is at that already.
   func ask() async {
-    guard !isAsked else { return }
-    isAsked = true
-    defer { (isAsked, isKnown) = (false, true) }
+    guard askedSince == nil else { return }
+    askedSince = .now
+    defer { (askedSince, isKnown) = (nil, true) }
     do throws(ControlError) {
       let connection: MachineConnection
       if let kept = self.connection { connection = kept } else { connection = try MachineConnection(to: address, within: limit) }
