@@ -199,6 +199,44 @@ struct QMPShellTests {
     }
   }
 
+  @Test("Ctrl-Z stops it, and it goes on with the line as it was") @EventLoopActor
+  func suspension() async throws {
+    try await withTemporaryDirectory { folder in
+      // A folder in the way of the history is told of once.
+      try #require(await command("mkdir", ["-p", folder.appending("qmpctl/history").string]).status == 0)
+      _ = try await withDaemon(bareMachine, directory: folder.appending("vm")) { daemon in
+        let environment = ["XDG_STATE_HOME": folder.string, "NO_COLOR": "1", "PS1": "bash> "]
+        try await withTerminal(["bash", "--norc", "-i"], environment: environment) { window in
+          try await window.wait(forLast: "bash>")
+          try await window.type("\(qmpctlProgram) qmp \(daemon.directory)")
+          try await window.press("Enter")
+          try await window.wait(forLast: "vm>")
+          try await window.type("query-na")
+          try await window.press("C-z")
+          try await window.wait(forLast: "bash>")
+          try await window.type("stty -a | grep -o ' icanon'")
+          try await window.press("Enter")
+          try await window.wait(forLast: "bash>")
+          try await window.wait("the mode of the terminal") { $0.contains(" icanon") }
+          try await window.type("fg")
+          try await window.press("Enter")
+          try await window.wait(forLast: "vm> query-na")
+          try await window.type("me")
+          try await window.press("Enter")
+          try await window.wait(for: #"{"name": "test"}"#)
+          try await window.type("query-kvm")
+          try await window.press("Enter")
+          let rows = try await window.wait(for: #""present": "#)
+          #expect(rows.filter { $0.hasPrefix("The history is not kept") }.count == 1, "\(rows)")
+          try await window.press("C-d")
+          try await window.wait(forLast: "bash>")
+          try await window.press("C-d")
+          try await window.wait(forLast: "restored")
+        }
+      }
+    }
+  }
+
   @Test("nothing that QEMU says controls the terminal; colours are where they are wanted") @EventLoopActor
   func untrustedText() async throws {
     for (environment, hasColours) in [(["NO_COLOR": "1"], false), (["NO_COLOR": ""], true)] {

@@ -15,7 +15,8 @@ final class QMPShell {
   private let reader: LineReader
   private let looks: Looks
   private let json: PrettyJSON
-  private let historyFile = HistoryFile(of: "qmpctl")
+  /// Nil if the history is not kept.
+  private var historyFile = HistoryFile(of: "qmpctl")
   /// What can be completed; nil for the human monitor.
   private let schema: Schema?
   private let hmp: HMPCommands
@@ -169,7 +170,13 @@ final class QMPShell {
   private func remember(_ line: String) {
     // Not what is a secret.
     guard !line.contains("password"), !line.contains("secret") else { return }
-    do { try historyFile?.append(line) } catch { reader.show("The history is not kept: \(error)".escapedForTerminal) }
+    do {
+      try historyFile?.append(line)
+    } catch {
+      // Told once.
+      historyFile = nil
+      reader.show("The history is not kept: \(error)".escapedForTerminal)
+    }
   }
 
   // MARK: completion
