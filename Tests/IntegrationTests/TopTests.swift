@@ -6,6 +6,9 @@ import Testing
 
 @Suite("qmpctl top", .onEventLoop)
 struct TopTests {
+  /// Its sessions stay as they are, however long a test takes.
+  private static let machine = ["run", "--park-after", "never"] + bareMachine.dropFirst()
+
   /// A machine `vm` that runs, and one `dead` whose socket nobody answers; their folder is the only one that is looked into.
   @EventLoopActor
   private static func withMachines(_ body: @escaping @EventLoopActor (RunningDaemon, FilePath) async throws -> Void) async throws {
@@ -13,7 +16,7 @@ struct TopTests {
       let bind = "import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])"
       try #require(await command("mkdir", [folder.appending("dead").string]).status == 0)
       try #require(await command("python3", ["-c", bind, folder.appending("dead/control").string]).status == 0)
-      _ = try await withDaemon(bareMachine, directory: folder.appending("vm")) { try await body($0, folder) }
+      _ = try await withDaemon(machine, directory: folder.appending("vm")) { try await body($0, folder) }
     }
   }
 
@@ -102,7 +105,7 @@ struct TopTests {
   @Test("a machine that hangs is told, and keeps the others from nothing") @EventLoopActor
   func hangingMachine() async throws {
     try await Self.withMachines { daemon, folder in
-      _ = try await withDaemon(bareMachine, directory: folder.appending("well")) { _ in
+      _ = try await withDaemon(Self.machine, directory: folder.appending("well")) { _ in
         let environment = ["QMPCTL_PATH": folder.string, "NO_COLOR": "1"]
         try await withTerminal([qmpctlProgram, "top", "--interval", "0.2", "--timeout", "3"], environment: environment) { window in
           func row(_ name: String, _ words: String...) -> ([String]) -> Bool {

@@ -68,10 +68,10 @@ final class QMPScript {
     complain(ControlError(.failed, "\(request.name): \(refusal)"))
   }
 
-  /// Prints a message of QEMU's on one line.
+  /// Prints a message of QEMU's on one line. Line ends in JSON, of a monitor that is pretty, are white space: those in strings are escaped.
   private func print(_ message: String) {
     guard unprinted == nil else { return }
-    let line = message.trimmed
+    let line = message.split { $0 == "\n" || $0 == "\r\n" || $0 == "\r" }.joined(separator: " ").trimmed
     do { try StandardOutput.write((isTerminal ? line.escapedForTerminal(atMost: .max) : line) + "\n") } catch { unprinted = error }
   }
 }
