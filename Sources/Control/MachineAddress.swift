@@ -12,6 +12,9 @@ public struct MachineAddress: Sendable {
   /// What a remote host told of the process that serves it.
   public let process: ServingProcess?
 
+  /// What to call it where there are other hosts: `HOST:NAME` there.
+  public var label: String { host.map { "\($0.name):\(name)" } ?? name }
+
   public init(name: String, socket: FilePath, host: SSHHost? = nil, process: ServingProcess? = nil) {
     self.name = name
     self.socket = socket

@@ -53,7 +53,7 @@ public final class MachineConnection {
     do throws(VarlinkClientError) {
       client = try VarlinkClient(connection)
     } catch {
-      throw ControlError(error, machine: address.name, limit: limit)
+      throw ControlError(error, machine: address.label, limit: limit)
     }
   }
 
@@ -138,6 +138,6 @@ public final class MachineConnection {
 
   private func failure(_ error: VarlinkClientError, _ limit: Duration) async -> ControlError {
     if let tunnel, let failure = await tunnel.failure(error) { return failure }
-    return ControlError(error, machine: address.name, limit: limit)
+    return ControlError(error, machine: address.label, limit: limit)
   }
 }

@@ -18,7 +18,7 @@ enum RemoteCommand {
 
   /// Runs it with these arguments, and gives what it prints.
   ///
-  /// - Throws: ``ControlError``; when it takes longer than `limit`, or prints too much, it is ended.
+  /// - Throws: ``ControlError``; when it takes longer than `limit` it is ended.
   static func output(of words: [String], on host: SSHHost, within limit: Duration) async throws(ControlError) -> String {
     let outcome = try await run(words, on: host, within: limit)
     // What it printed counts also when it could not do all that it was told.
@@ -29,7 +29,7 @@ enum RemoteCommand {
   /// Runs it with these arguments.
   ///
   /// - Parameter longestOutput: the most that is read of what it prints, in bytes.
-  /// - Throws: ``ControlError`` if it cannot be run; when it takes longer than `limit`, or prints too much, it is ended.
+  /// - Throws: ``ControlError`` if it cannot be run, or prints more; when it takes longer than `limit` it is ended.
   static func run(
     _ words: [String], on host: SSHHost, longestOutput: Int = longestOutput, within limit: Duration
   ) async throws(ControlError) -> Outcome {
