@@ -28,8 +28,8 @@ storm: ## the long campaign: 20,000 sessions, 50 kills of the daemon, 500 drives
 	$(ENV) swift build --build-tests
 	QMP_VARLINK_STORM_SESSIONS=5000 QMP_VARLINK_STORM_SEEDS=4 QMP_VARLINK_STORM_PARALLEL=16 QMP_VARLINK_KILLS=50 \
 	  QMP_VARLINK_STORAGE_ROUNDS=500 QMP_VARLINK_CYCLES=10000 \
-	  QMP_VARLINK_PARKED=1000 QMP_VARLINK_PARKING_SECONDS=120 \
-	  $(ENV) scripts/test --no-parallel --filter 'StormTests|ParkedThousandTests|DaemonKilledTests|StorageStormTests|MonitorHotplugTests.cycles'
+	  QMP_VARLINK_PARKED=1000 QMP_VARLINK_PARKING_SECONDS=120 QMP_VARLINK_PARKING_STRIDE=1 \
+	  $(ENV) scripts/test --no-parallel --filter 'StormTests|ParkedThousandTests|ParkingStepsTests|DaemonKilledTests|StorageStormTests|MonitorHotplugTests.cycles'
 
 bench: build ## measure against systemd-vmspawn and the bare QMP socket (some four minutes)
 	$(ENV) Benchmarks/run

@@ -21,6 +21,7 @@ class Metric:
 # In the table's order.
 METRICS = {
     "describe": Metric("describe", "Describe, one connection", "µs"),
+    "describe-hop": Metric("describe", "Describe (bare: through a copying hop)", "µs"),
     "describe-fresh": Metric("describe", "Describe, new connection each", "µs"),
     "describe-rate-1": Metric("describe", "Describe, 1 connection", "/s", True),
     "describe-rate-8": Metric("describe", "Describe, 8 connections", "/s", True),
@@ -32,9 +33,14 @@ METRICS = {
     "sequential-greeting": Metric("acquire", "by hand, one by one, to greeting", "µs"),
     "sequential-close": Metric("acquire", "by hand, one by one, to gone", "µs"),
     "session-compact": Metric("session", "query-status", "µs"),
+    "session-hop": Metric("session", "query-status (bare: through a copying hop)", "µs"),
     "session-spaced": Metric("session", "with spaces and CRLF", "µs"),
     "session-id": Metric("session", "with a 40-byte id", "µs"),
     "session-schema": Metric("session", "query-qmp-schema", "µs"),
+    "typed": Metric("typed", "QueryStatus", "µs"),
+    "execute": Metric("typed", "Execute query-status", "µs"),
+    "typed-block": Metric("typed", "QueryBlock", "µs"),
+    "execute-block": Metric("typed", "Execute query-block", "µs"),
     "event-1": Metric("events", "event to 1 subscriber", "µs"),
     "event-100": Metric("events", "event to last of 100 subscribers", "µs"),
     "event-1000": Metric("events", "event to last of 1000 subscribers", "µs"),
@@ -67,12 +73,12 @@ TITLES = {
     "describe": "Typed calls (bare: query-status, so many in flight on one socket)",
     "acquire": "Sessions begin and end (bare: a monitor added by hand, pipelined)",
     "session": "A command's round trip in a session (bare: a socket of the same QEMU)",
+    "typed": "QMP's commands as methods (bare: QMP on a socket of the same QEMU)",
     "events": "One event to many (bare: monitors added by hand)",
     "start": "From exec on (bare: QEMU alone, its first query-status)",
     "size": "Size of the daemon",
     "counts": "Work of the daemon for one operation",
 }
-# Case 7, the typed QMP methods against raw QMP, comes with those methods: a name and a title here, and its case below.
 CASES = list(TITLES)
 
 
@@ -150,6 +156,8 @@ def describe(bench):
             control = bench.machine(system).control
             samples, _ = tools.calls(f"--calls={count}", "varlink", control, DESCRIBE)
             bench.add("describe", system, samples)
+            if system == OURS:
+                bench.add("describe-hop", system, samples)
             samples, _ = tools.calls(f"--calls={count}", "--fresh", "varlink", control, DESCRIBE)
             bench.add("describe-fresh", system, samples)
             for connections in (1, 8, 64):
@@ -161,6 +169,9 @@ def describe(bench):
     def raw(socket):
         samples, _ = tools.calls(f"--calls={count}", "qmp", socket, QUERY_STATUS)
         bench.add("describe", BARE, samples)
+        with tools.hop(bench.launches.folder / "hop", socket) as through:
+            samples, _ = tools.calls(f"--calls={count}", "qmp", through, QUERY_STATUS)
+            bench.add("describe-hop", BARE, samples)
         for depth in (1, 8, 64):
             _, rate = tools.calls(f"--seconds={seconds}", f"--depth={depth}", "qmp", socket, QUERY_STATUS)
             bench.add(f"describe-rate-{depth}", BARE, rate)
@@ -205,6 +216,33 @@ def session(bench):
                 lambda socket: bench.add(metric, BARE, tools.calls(count, "qmp", socket, request)[0]), beside="session"),
         }
         bench.each(metric, measures)
+
+    def through_hop(socket):
+        with tools.hop(bench.launches.folder / "hop", socket) as through:
+            bench.add("session-hop", BARE, tools.calls(count, "qmp", through, QUERY_STATUS)[0])
+
+    count = f"--calls={100 if bench.quick else 200}"
+    bench.each("session-hop", {
+        OURS: lambda: bench.add("session-hop", OURS, tools.calls(count, "session", bench.machine(OURS).control, QUERY_STATUS)[0]),
+        BARE: lambda: bench.bare(through_hop, beside="session"),
+    })
+
+
+def typed(bench):
+    """One query in its three forms, each with its own reply: a typed method, Execute, and QMP itself."""
+    count = f"--calls={100 if bench.quick else 300}"
+    calls = {
+        "typed": '{"method":"io.qmpvarlink.QMP.QueryStatus"}',
+        "execute": '{"method":"io.qmpvarlink.QMP.Execute","parameters":{"command":"query-status"}}',
+        "typed-block": '{"method":"io.qmpvarlink.QMP.QueryBlock"}',
+        "execute-block": '{"method":"io.qmpvarlink.QMP.Execute","parameters":{"command":"query-block"}}',
+    }
+    for metric, call in calls.items():
+        command = '{"execute":"query-block"}' if metric.endswith("block") else QUERY_STATUS
+        bench.each(metric, {
+            OURS: lambda: bench.add(metric, OURS, tools.calls(count, "varlink", bench.machine(OURS).control, call)[0]),
+            BARE: lambda: bench.bare(lambda socket: bench.add(metric, BARE, tools.calls(count, "qmp", socket, command)[0])),
+        })
 
 
 def events(bench):
@@ -321,7 +359,7 @@ def counts(bench):
 
 # What is measured once, before the rounds; in each round; and once, after them.
 BEFORE = {"size": size_before}
-ROUNDS = {"describe": describe, "acquire": acquire, "session": session, "events": events, "start": start}
+ROUNDS = {"describe": describe, "acquire": acquire, "session": session, "typed": typed, "events": events, "start": start}
 AFTER = {"size": size_after, "counts": counts}
 
 

@@ -104,7 +104,7 @@ class Launches:
         """qmp-varlinkd with our own choice of devices, or with those given."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
-        arguments = ["--machine", name, "--runtime-directory", folder, "--register=no", "--accel", "tcg", "--memory", MEMORY, *options]
+        arguments = ["--machine", name, "--runtime-directory", folder, "--register=no", "--park-after", "never", "--accel", "tcg", "--memory", MEMORY, *options]
         if boots:
             guest = self.guest
             arguments += ["--image", self.image(name), "--kernel", guest.kernel, "--initrd", guest.initrd, "--append", guest.append]

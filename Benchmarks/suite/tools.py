@@ -86,6 +86,20 @@ def waiting(tool, *arguments):
             stream.close()
 
 
+@contextmanager
+def hop(path, socket):
+    """Serves `path` as long as the block runs: a process that only copies between it and QEMU's socket."""
+    process = subprocess.Popen([TOOLS / "hop", str(path), str(socket)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        if process.stdout.readline() != "ready\n":
+            raise Failure("hop did not start")
+        yield path
+    finally:
+        process.stdin.close()
+        process.wait()
+        process.stdout.close()
+
+
 def system_calls(process, load):
     """Counts the system calls of a process while `load` runs. Returns a dictionary of names."""
     counts = RESULTS / "strace.txt"

@@ -26,7 +26,8 @@ public final class AddedMonitors {
   /// In the order in which they were added.
   private var all: [AddedMonitor] = []
   /// Sessions that have no monitor at present.
-  private var parkedSessions: Set<String> = []
+  /// The monitors of sessions that watchers were told of, by the sessions' ids.
+  private var announced: [String: String] = [:]
   /// The ids of those that are being added.
   private var adding: Set<String> = []
   private var watchers: [Int: (Change, JSONVariant) -> Void] = [:]
@@ -165,7 +166,7 @@ public final class AddedMonitors {
 
   private func description(of monitor: MonitorDescription) -> JSONVariant {
     if let added = all.first(where: { $0.id == monitor.id }) { return added.description }
-    if let session = sessions.session(onMonitor: monitor.id) { return description(of: session) }
+    if let session = sessions.session(onMonitor: monitor.id) { return description(of: session, monitor: monitor.id) }
     return .object([
       "id": .string(monitor.id), "mode": .string(monitor.mode.rawValue), "chardev": monitor.chardev.map { .string($0) },
       "dynamic": .boolean(monitor.isDynamic), "control": .boolean(monitor.isControl),
@@ -174,10 +175,10 @@ public final class AddedMonitors {
     ])
   }
 
-  private func description(of session: Session) -> JSONVariant {
+  private func description(of session: Session, monitor id: String) -> JSONVariant {
     .object([
-      "id": .string(session.monitor ?? session.id), "mode": .string(MonitorDescription.Mode.qmp.rawValue),
-      "chardev": .string(Monitors.chardev(of: session.monitor ?? session.id)), "dynamic": .boolean(true), "control": .boolean(false),
+      "id": .string(id), "mode": .string(MonitorDescription.Mode.qmp.rawValue),
+      "chardev": .string(Monitors.chardev(of: id)), "dynamic": .boolean(true), "control": .boolean(false),
       // The monitor of a session that has just been parked is gone.
       "state": .string(session.relay.state == .parked ? "removing" : session.relay.state.rawValue),
       "connected": .boolean(!session.relay.clientIsGone),
@@ -204,14 +205,11 @@ public final class AddedMonitors {
     if let monitor = all.first(where: { $0.id == session.id }) {
       // What follows its end is published when it is known.
       if change != .closed { publish(.changed, monitor.description) }
-    } else if session.isUpgraded, session.monitor != nil {
-      let isParked = session.relay.state == .parked
-      let wasParked = change == .changed && parkedSessions.remove(session.id) != nil
-      if isParked { parkedSessions.insert(session.id) }
-      let kind: Change = change == .opened || wasParked ? .added : change == .closed || isParked ? .removed : .changed
-      publish(kind, description(of: session))
-    } else if change == .closed {
-      parkedSessions.remove(session.id)
+    } else if session.isUpgraded, session.place == nil {
+      let (before, now) = (announced[session.id], change == .closed || !session.relay.hasMonitor ? nil : session.monitor)
+      announced[session.id] = now
+      if let before, before != now { publish(.removed, description(of: session, monitor: before)) }
+      if let now { publish(now == before ? .changed : .added, description(of: session, monitor: now)) }
     }
   }
 }

@@ -22,6 +22,8 @@ final class Parking {
 
   /// How long a session keeps its monitor when others wait for one.
   private static let slice = Duration.milliseconds(50)
+  /// How long QEMU may let a session wait before its monitor is looked after.
+  private static let patience = Duration.seconds(2)
   /// How many sessions are parked at once.
   private static let mostAtOnce = 8
 
@@ -42,7 +44,7 @@ final class Parking {
     self.logger = logger
     turns = Turns(limit: options.mostActive)
     standby = StandbyMonitors(machine: machine, remove: remove)
-    turns.onWait = { [weak self] in self?.look() }
+    turns.onWait = { [weak self] in if let self, self.underWay < Self.mostAtOnce { self.look() } }
     machine.feed.onEvent = { [weak self] in self?.tell($0) }
     machine.feed.onGap = { [weak self] in self?.feedHasGap() }
     machine.disconnected.whenFulfilled { [weak self] _ in self?.machineIsGone() }
@@ -88,6 +90,7 @@ final class Parking {
   private func look() {
     guard let after = options.after else { return }
     let now = ContinuousClock.now
+    for session in attached.values { examine(session, now) }
     let sessions = attached.values.filter { !$0.isParking }.sorted {
       $0.relay.statistics.lastCommand < $1.relay.statistics.lastCommand
     }
@@ -108,8 +111,19 @@ final class Parking {
     watch()
   }
 
+  /// Looks now and then whether the monitor of a session that QEMU lets wait is there at all. Another client may have deleted it, even
+  /// while it waited for its session: QEMU says nothing of that, and its chardev goes on taking commands.
+  private func examine(_ session: Session, _ now: ContinuousClock.Instant) {
+    let statistics = session.relay.statistics
+    guard session.isParking || statistics.commands > statistics.replies else { return }
+    guard now - max(session.examined, statistics.lastCommand) >= Self.patience, let id = session.monitor else { return }
+    session.examined = now
+    startTask { await self.machine.examineMonitor(id) }
+  }
+
   private func startParking(_ session: Session, byForce: Bool) {
     session.isParking = true
+    session.examined = .now
     underWay += 1
     startTask {
       await self.park(session, byForce: byForce)
@@ -122,7 +136,8 @@ final class Parking {
 
   private func park(_ session: Session, byForce: Bool) async {
     let (relay, feed) = (session.relay, machine.feed)
-    guard let id = session.monitor else { return }
+    // This is a job of its own: something may have come between.
+    guard let id = session.monitor, relay.canPark(byForce: byForce) else { return }
     let (isNegotiated, gaps) = (relay.isNegotiated, feed.gaps)
     var fence = EventFence.Parking()
     relay.watchEvents()
@@ -180,6 +195,10 @@ final class Parking {
     }
   }
 
+  /// With no sessions any more: waits until nothing is left in QEMU of what was made for those that might have woken, but no longer than
+  /// `limit`.
+  func finish(within limit: Duration) async { await standby.finish(within: limit) }
+
   private func machineIsGone() {
     turns.open()
     for session in parked.values { session.relay.giveUp(because: "the machine is gone") }
@@ -199,6 +218,9 @@ final class Parking {
       do {
         let ready = try await standby.take(negotiated: relay.isNegotiated)
         if try await attach(session, to: ready) { return watch() }
+      } catch MachineError.qmp(.timedOut), MachineError.qmp(.disconnected) {
+        // QEMU is busy, or was stopped; its end would end this session too. A session with a monitor would wait as well.
+        await machine.recovered()
       } catch {
         relay.giveUp(because: "no monitor could be added for it: \(error)")
       }
@@ -209,7 +231,7 @@ final class Parking {
   /// - Returns: false if nothing came of it.
   private func attach(_ session: Session, to ready: StandbyMonitors.Ready) async throws -> Bool {
     let relay = session.relay
-    while ready.monitor.isMidMessage { guard await ready.monitor.fence() else { break } }
+    while ready.monitor.isMidMessage { guard await standby.answers(ready.id, ready.monitor.fence()) else { break } }
     // From here on nothing comes between.
     let position = machine.feed.position
     guard relay.drained.result == nil, let socket = ready.monitor.take() else {

@@ -29,6 +29,8 @@ final class Session {
   /// Whether it is just about to lose its monitor, or to get one.
   var isParking = false
   var isWaking = false
+  /// When its monitor was last looked after.
+  var examined = ContinuousClock.now
   let access: Access
   let peer: PeerCredentials
   let relay: Relay

@@ -21,7 +21,7 @@ public final class Sessions {
     /// How many monitors the sessions may have at once; one more waits for one.
     public var activeMonitors: Int
     public init(
-      total: Int = 256, perUser: Int = 128, unread: Int = 16 << 20, parkAfter: Duration? = nil, activeMonitors: Int = 256
+      total: Int = 1024, perUser: Int = 512, unread: Int = 16 << 20, parkAfter: Duration? = .seconds(5), activeMonitors: Int = 256
     ) {
       self.total = total
       self.perUser = perUser
@@ -53,6 +53,8 @@ public final class Sessions {
   private var nextWatcher = 0
   private var empty: Promise<Void>?
   private var spareTimer: EventSource?
+  /// How long a new session waits when all monitors are in use. Those that have them may never give them back.
+  private static let turnLimit = Duration.seconds(10)
   /// How long a spare control monitor is kept after the last session.
   private static let spareKept = Duration.seconds(30)
 
@@ -79,9 +81,13 @@ public final class Sessions {
     if try await isShared(mode) { return try await openShared(call, access) }
     // Before the session is there that might delete the other one.
     await machine.keepSpareMonitor()
-    await parking.turns.begin()
+    guard await parking.turns.begin(within: Self.turnLimit, orUntil: call.whenCallerGoes) else {
+      throw Self.refusal(limits.activeMonitors, perUser: false)
+    }
     var hasTurn = true
     defer { if hasTurn { parking.turns.end() } }
+    // Others may have taken long.
+    try checkStopping()
     let added = try await machine.monitors.add()
     let id = added.id
     let (client, failure) = await upgrade(call, id)
@@ -162,16 +168,20 @@ public final class Sessions {
   func session(onMonitor id: String) -> Session? { all.first { $0.monitor == id } }
 
   private func checkLimits(_ user: UInt32?) throws(VarlinkError) {
-    func refuse(_ limit: Int, perUser: Bool) -> VarlinkError {
-      VarlinkError(
-        "io.systemd.QemuMachineInstance.TooManySessions", .object(["limit": .integer(limit), "perUser": .boolean(perUser)]))
-    }
-    if isStopping { throw VarlinkError("io.systemd.MachineInstance.NotConnected", .object(["reason": .string("the daemon stops")])) }
+    try checkStopping()
     // Those on monitors that were added are bounded by the number of these.
     let upgraded = all.filter(\.isUpgraded)
-    if upgraded.count + opening.count >= limits.total { throw refuse(limits.total, perUser: false) }
+    if upgraded.count + opening.count >= limits.total { throw Self.refusal(limits.total, perUser: false) }
     let own = upgraded.count { $0.peer.user == user } + opening.count { $0 == user }
-    if own >= limits.perUser { throw refuse(limits.perUser, perUser: true) }
+    if own >= limits.perUser { throw Self.refusal(limits.perUser, perUser: true) }
+  }
+
+  private static func refusal(_ limit: Int, perUser: Bool) -> VarlinkError {
+    VarlinkError("io.systemd.QemuMachineInstance.TooManySessions", .object(["limit": .integer(limit), "perUser": .boolean(perUser)]))
+  }
+
+  private func checkStopping() throws(VarlinkError) {
+    if isStopping { throw VarlinkError("io.systemd.MachineInstance.NotConnected", .object(["reason": .string("the daemon stops")])) }
   }
 
   private func begin(_ session: Session) {
@@ -191,6 +201,8 @@ public final class Sessions {
     publish(.opened, session)
     spareTimer = nil
     startTask { await self.end(session, logger) }
+    // One that was being opened meanwhile.
+    if isStopping { session.relay.stop(because: "the daemon stops") }
   }
 
   /// How long the client's end of file waits for the monitor's removal. It should tell that nothing of the session is left,
@@ -203,6 +215,8 @@ public final class Sessions {
     // The greeting goes first, unless the loop does not come to rest all session long.
     var whenIdle = try? EventSource.whenIdle { session.announce(logger) }
     let removed = Promise<Void>()
+    // Its turn ends with its monitor; its client may take longer.
+    if session.isUpgraded, session.place == nil { removed.whenFulfilled { [parking] _ in parking.ended(session) } }
     let end = await relay.drained.value
     whenIdle.cancel()
     session.announce(logger)
@@ -229,7 +243,6 @@ public final class Sessions {
     }
     await relay.deliver()
     await removed.value
-    if session.isUpgraded { parking.ended(session) }
     all.removeAll { $0 === session }
     logger.info("session closed\(relay.reasonForEnd.map { ": \($0)" } ?? "")")
     publish(.closed, session)
@@ -278,6 +291,7 @@ public final class Sessions {
     isStopping = true
     for session in all where [.active, .parked].contains(session.relay.state) { session.relay.stop(because: "the daemon stops") }
     await finished(within: limit)
+    await parking.finish(within: limit)
   }
 
   /// Waits until every session has ended and its client has what it is owed, but no longer than `limit`.

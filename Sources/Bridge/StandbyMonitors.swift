@@ -21,16 +21,20 @@ final class StandbyMonitors {
   enum Failure: Error, CustomStringConvertible {
     case notAligned
     case gone
+    case stopping
     var description: String {
       switch self {
       case .notAligned: "it cannot be told which events its client has had"
       case .gone: "QEMU closed it at once"
+      case .stopping: "the daemon stops"
       }
     }
   }
 
-  /// How often to try again when a new monitor's events cannot be told from others.
+  /// How often to try again when a new monitor's events cannot be told from others, or somebody else has meddled with it.
   private static let mostAttempts = 5
+  /// How long a new monitor may be silent before it is looked after.
+  private static let patience = Duration.seconds(2)
   /// How many are added at once: QEMU does one after the other.
   private static let mostAtOnce = 8
 
@@ -40,6 +44,9 @@ final class StandbyMonitors {
   private var kept: Ready?
   private var isMaking = false
   private var refillTimer: EventSource?
+  /// How many are being made or removed.
+  private var underWay = 0
+  private var isFinished: Promise<Void>?
   /// How long a session that has just woken has QEMU to itself: to add a monitor takes longer than most commands.
   private static let refillDelay = Duration.milliseconds(20)
   /// Whether one is to be kept ready.
@@ -57,8 +64,9 @@ final class StandbyMonitors {
 
   /// A monitor for a session.
   func take(negotiated: Bool) async throws -> Ready {
-    if negotiated, let ready = kept, !ready.monitor.isGone {
+    if negotiated, let ready = kept {
       kept = nil
+      ready.monitor.onGone = nil
       refill()
       return ready
     }
@@ -66,7 +74,9 @@ final class StandbyMonitors {
     while true {
       do {
         return try await make(negotiated: negotiated)
-      } catch Failure.notAligned where attempt < Self.mostAttempts {
+      } catch let failure as Failure where failure != .stopping && attempt < Self.mostAttempts {
+        attempt += 1
+      } catch MachineError.monitor(.exists) where attempt < Self.mostAttempts {
         attempt += 1
       }
     }
@@ -74,11 +84,27 @@ final class StandbyMonitors {
 
   /// Gets rid of one that was taken and is not used.
   func discard(_ ready: Ready) {
+    ready.monitor.onGone = nil
+    underWay += 1
     startTask {
       // It has answered all that it was asked.
       await self.remove(ready.id)
       withExtendedLifetime(ready) {}
+      self.isDone()
     }
+  }
+
+  private func isDone() {
+    underWay -= 1
+    if underWay == 0 { isFinished?.fulfil() }
+  }
+
+  /// Makes no more, and waits until none is left in QEMU, but no longer than `limit`.
+  func finish(within limit: Duration) async {
+    let finished = isFinished ?? Promise<Void>()
+    isFinished = finished
+    isWanted = false
+    if underWay > 0 { _ = await finished.value(within: limit) }
   }
 
   /// Forgets the events that the feed has.
@@ -116,19 +142,20 @@ final class StandbyMonitors {
       let ready = try? await self.make(negotiated: true)
       self.isMaking = false
       guard let ready else { return }
-      guard self.isWanted, self.kept == nil, gaps == self.machine.feed.gaps else { return self.discard(ready) }
+      guard self.isWanted, self.kept == nil, gaps == self.machine.feed.gaps, !ready.monitor.isGone else { return self.discard(ready) }
       self.kept = ready
       self.feedMoved()
-      ready.monitor.onGone = { [weak self] in
-        guard let self, self.kept?.monitor === ready.monitor else { return }
-        self.drop()
-      }
+      // It is kept as long as this is set.
+      ready.monitor.onGone = { [weak self] in self?.drop() }
     }
   }
 
   private func make(negotiated: Bool) async throws -> Ready {
+    underWay += 1
+    defer { isDone() }
     await adding.begin()
     defer { adding.end() }
+    if isFinished != nil { throw Failure.stopping }
     let gaps = machine.feed.gaps
     let added = try await machine.monitors.add()
     let id = added.id
@@ -141,24 +168,36 @@ final class StandbyMonitors {
       await remove(id)
       throw error
     }
-    guard await monitor.ready.value else {
+    guard await answers(id, monitor.ready) else {
       await machine.discardMonitor(id)
       throw Failure.gone
     }
     if !negotiated { return Ready(id: id, monitor: monitor, start: 0) }
-    if let start = await position(of: monitor, &fence), gaps == machine.feed.gaps { return Ready(id: id, monitor: monitor, start: start) }
+    if let start = await position(of: monitor, id, &fence), gaps == machine.feed.gaps {
+      return Ready(id: id, monitor: monitor, start: start)
+    }
     await remove(id)
     withExtendedLifetime(monitor) {}
     throw Failure.notAligned
   }
 
+  /// Waits for what a monitor is to say; if it does not, for its end. Somebody else may have deleted it, of which QEMU says nothing.
+  ///
+  /// - Returns: whether it is there.
+  func answers(_ id: String, _ answer: Promise<Bool>) async -> Bool {
+    while true {
+      if let isThere = await answer.value(within: Self.patience) { return isThere }
+      await machine.examineMonitor(id)
+    }
+  }
+
   /// Where a new monitor's events begin in the feed.
-  private func position(of monitor: StandbyMonitor, _ fence: inout EventFence.Unparking) async -> Int? {
+  private func position(of monitor: StandbyMonitor, _ id: String, _ fence: inout EventFence.Unparking) async -> Int? {
     let feed = machine.feed
     guard await machine.fenceFeed() else { return nil }
     fence.fenced = feed.position
     if let start = fence.start(of: monitor.events, in: feed.window) { return start }
-    guard await monitor.fence() else { return nil }
+    guard await answers(id, monitor.fence()) else { return nil }
     fence.counted = monitor.events.count
     if let start = fence.start(of: monitor.events, in: feed.window) { return start }
     guard await machine.fenceFeed() else { return nil }

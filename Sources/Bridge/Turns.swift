@@ -5,7 +5,7 @@ import SystemdEvent
 final class Turns {
   private var limit: Int
   private var taken = 0
-  private var waiting: [Promise<Void>] = []
+  private var waiting: [Promise<Bool>] = []
   /// Called when one has to wait.
   var onWait: (() -> Void)?
 
@@ -15,15 +15,31 @@ final class Turns {
   var waitingCount: Int { waiting.count }
 
   /// Waits for a turn. It is to be ended.
-  func begin() async {
+  func begin() async { _ = await wait() { _ in } }
+
+  /// Waits for a turn, but no longer than `limit`, nor longer than until the handler that `whenGone` takes is called.
+  ///
+  /// - Returns: whether it is there. Then it is to be ended.
+  func begin(within limit: Duration, orUntil whenGone: (@escaping () -> Void) -> Void) async -> Bool {
+    await wait { turn in
+      whenGone { turn.fulfil(false) }
+      let timer = try? EventSource.timer(after: limit) { turn.fulfil(false) }
+      turn.whenFulfilled { _ in withExtendedLifetime(timer) {} }
+    }
+  }
+
+  private func wait(_ begun: (Promise<Bool>) -> Void) async -> Bool {
     if taken < limit, waiting.isEmpty {
       taken += 1
-      return
+      return true
     }
-    let turn = Promise<Void>()
+    let turn = Promise<Bool>()
     waiting.append(turn)
+    begun(turn)
     onWait?()
-    await turn.value
+    let isThere = await turn.value
+    waiting.removeAll { $0 === turn }
+    return isThere
   }
 
   /// Ends a turn.
@@ -40,8 +56,11 @@ final class Turns {
 
   private func admit() {
     while taken < limit, !waiting.isEmpty {
+      let turn = waiting.removeFirst()
+      // One that has given up has not been taken out yet.
+      guard turn.result == nil else { continue }
       taken += 1
-      waiting.removeFirst().fulfil()
+      turn.fulfil(true)
     }
   }
 }

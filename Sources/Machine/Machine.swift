@@ -184,6 +184,10 @@ public final class Machine {
       let client = try QMPClient(added.takeSocket())
       client.responseLimit = Self.detachLimit
       let events = SpareEvents(of: client, since: feed.position)
+      events.onLate = { [weak self] in
+        guard let self else { return }
+        startTask { _ = await self.fenceFeed() }
+      }
       do {
         _ = try await client.negotiate()
       } catch {
@@ -215,6 +219,9 @@ public final class Machine {
   public func discardMonitor(_ id: String) async {
     if disconnected.result == nil { await monitors.discard(id) }
   }
+
+  /// Waits until QEMU answers on the control monitor, or is lost.
+  public func recovered() async { await control.recovered() }
 
   /// Looks after a monitor on which a command does not come back: if another session has deleted it, its chardev goes too, which
   /// ends the session.

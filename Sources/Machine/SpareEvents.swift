@@ -8,6 +8,13 @@ import SystemdEvent
 final class SpareEvents {
   /// How many events may wait for the control monitor. With more there will be a gap.
   private static let mostKept = 4096
+  /// How long one may.
+  private static let patience = Duration.seconds(1)
+
+  /// Called when the control monitor is late with an event. QEMU writes it to both at once, so that one may be gone; and if nothing is
+  /// asked on it, nothing else tells.
+  var onLate: (() -> Void)?
+  private var timer: EventSource?
 
   private let client: QMPClient
   private var kept: [QMPEvent] = []
@@ -32,6 +39,18 @@ final class SpareEvents {
       kept = []
     }
     if !hasOverflowed { kept.append(event) }
+    watch()
+  }
+
+  /// Looks, some time from now, whether the oldest that is kept is still the same.
+  private func watch() {
+    guard timer == nil, !kept.isEmpty, let oldest = first else { return }
+    timer = try? EventSource.timer(after: Self.patience) { [weak self] in
+      guard let self else { return }
+      self.timer = nil
+      if !self.kept.isEmpty, self.first == oldest { self.onLate?() }
+      self.watch()
+    }
   }
 
   /// Finds out where the spare monitor's events stand in the feed.

@@ -46,6 +46,12 @@ struct RefusalFilter {
     return output
   }
 
+  /// The next byte is another monitor's first.
+  mutating func beginAnew() {
+    line = []
+    passing = false
+  }
+
   private mutating func replacement() -> [UInt8] {
     // QEMU writes the id of a reply without arguments first or last; the nonce makes it unmistakable.
     guard let start = line.end(of: Array("\"\(nonce)-".utf8)), let end = line[start...].firstIndex(of: UInt8(ascii: "\"")) else {

@@ -150,6 +150,7 @@ extension Relay {
     // A monitor that was fenced has had a few bytes more, which is rare, and only shows in the place that an error message tells.
     commands.beginAnew(column: isNegotiated ? StandbyMonitor.negotiation.utf8.count : 0)
     replies.beginAnew()
+    refusals?.beginAnew()
     upstream.drop()
     for event in events { deliver(event: event) }
     if inputHasEnded { return end(.parked) }

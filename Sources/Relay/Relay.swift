@@ -108,7 +108,7 @@ public final class Relay {
   private var downstream = Backlog()
   var commands = CommandStream()
   var replies = ReplyScanner()
-  private var refusals: RefusalFilter?
+  var refusals: RefusalFilter?
   /// Came with bytes that are held back still. QEMU keeps the newest ones only, and so does this.
   private var heldDescriptors = PassedDescriptors()
   /// Names that the client gave to descriptors in QEMU, as JSON strings.
@@ -278,11 +278,17 @@ public final class Relay {
 
   private func forward(_ chunk: UnsafeRawBufferPointer) {
     Self.outgoing.removeAll(keepingCapacity: true)
+    let wasStreaming = commands.isStreaming
     commands.consume(chunk) { piece in
       switch piece {
       case .command(let command): forward(command: command)
       case .raw(let bytes): if refusals == nil { Self.outgoing += bytes }
       }
+    }
+    // One that is too long to be held has begun; a chunk is too short for more than one. Nobody has looked at what it asks for.
+    if commands.isStreaming, !wasStreaming {
+      statistics.commands += 1
+      if !replies.isNegotiated { mayBeOutOfBand = true }
     }
     let isUnreadable = commands.isRaw || commands.isStreaming
     if isUnreadable, options.refusal != nil {
@@ -362,13 +368,21 @@ public final class Relay {
     inputHasEnded = true
     if drained.result == nil {
       state = .draining
-      stuckTimer = try? EventSource.timer(after: Self.stuckAfter) { [weak self] in self?.state = .stuck }
+      watchDrain()
     }
     inputSource?.isEnabled = true
     heldDescriptors.close()
     // From now on only the output can tell that the client is gone for good.
     watchOutput(downstream.isEmpty ? [] : .writable)
     if upstream.isEmpty, drain == nil, parking?.isDraining != true { beginDrain() }
+  }
+
+  /// Tells when the drain takes long, while there is a monitor to be drained.
+  private func watchDrain() {
+    stuckTimer = try? EventSource.timer(after: Self.stuckAfter) { [weak self] in
+      guard let self else { return }
+      if self.hasMonitor { self.state = .stuck } else { self.watchDrain() }
+    }
   }
 
   private func beginDrain() {

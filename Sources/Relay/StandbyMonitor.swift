@@ -46,14 +46,17 @@ public final class StandbyMonitor {
 
   /// Asks QEMU something on this monitor: when it is answered, what QEMU wrote before has been read.
   ///
-  /// - Returns: false if the monitor is gone.
-  public func fence() async -> Bool {
-    guard descriptor != nil, ready.result != false else { return false }
-    asked += 1
+  /// - Returns: what is fulfilled then; with false if the monitor is gone.
+  public func fence() -> Promise<Bool> {
     let passed = Promise<Bool>()
+    guard descriptor != nil, !isGone else {
+      passed.fulfil(false)
+      return passed
+    }
+    asked += 1
     fences.append((asked, passed))
     write(#"{"execute":""}"#)
-    return await passed.value
+    return passed
   }
 
   /// Forgets the oldest `count` events.
@@ -66,7 +69,7 @@ public final class StandbyMonitor {
   ///
   /// - Returns: nil if the monitor is gone.
   public func take() -> OwnedDescriptor? {
-    guard ready.result == true, !splitter.isMidLine, fences.isEmpty else { return nil }
+    guard ready.result == true, !isGone, !splitter.isMidLine, fences.isEmpty else { return nil }
     source.cancel()
     source = nil
     return descriptor.take()

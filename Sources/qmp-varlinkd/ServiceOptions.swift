@@ -46,10 +46,10 @@ struct ServiceOptions: ParsableArguments {
   var scope = RuntimeScope.own
 
   @Option(name: .long, help: ArgumentHelp("How many QMP sessions there may be at once.", valueName: "number"))
-  var maxSessions = 256
+  var maxSessions = 1024
 
   @Option(name: .long, help: ArgumentHelp("How many of them one user may have.", valueName: "number"))
-  var maxSessionsPerUser = 128
+  var maxSessionsPerUser = 512
 
   @Option(
     name: .long,
@@ -58,7 +58,7 @@ struct ServiceOptions: ParsableArguments {
       After how many seconds without a command a session is parked: it gives its monitor back, which costs QEMU time, and has one \
       again with the next command. 'never' parks none.
       """, valueName: "seconds|never"))
-  var parkAfter = IdleTime.never
+  var parkAfter = IdleTime.usual
 
   @Option(
     name: .long,
@@ -103,6 +103,7 @@ struct IdleTime: ExpressibleByArgument {
   let seconds: Double?
 
   static let never = IdleTime(seconds: nil)
+  static let usual = IdleTime(seconds: 5)
 
   private init(seconds: Double?) { self.seconds = seconds }
 

@@ -82,6 +82,8 @@ enum Campaign {
   /// QMP_VARLINK_STORAGE_ROUNDS: drives added and removed.
   static let storageRounds = number("QMP_VARLINK_STORAGE_ROUNDS") ?? 40
   /// QMP_VARLINK_PARKED: sessions that are parked at once.
+  /// 1 tries every two steps, 5 every fifth second one.
+  static let parkingStride = number("QMP_VARLINK_PARKING_STRIDE") ?? 5
   static let parked = number("QMP_VARLINK_PARKED") ?? 150
   /// QMP_VARLINK_PARKING_SECONDS: for how long sessions are parked and woken at random.
   static let parkingSeconds = number("QMP_VARLINK_PARKING_SECONDS") ?? 5

@@ -238,7 +238,7 @@ struct ParkedThousandTests {
 
   /// The id of the control monitor, once it has a spare.
   @EventLoopActor
-  private static func control(_ daemon: RunningDaemon) async throws -> String {
+  static func control(_ daemon: RunningDaemon) async throws -> String {
     for _ in 0..<1000 {
       let list = try await daemon.call("io.qmpvarlink.Monitors.List")
       let own = list.split(separator: #"{"id":""#).dropFirst().filter { $0.contains(#""control":true"#) }.map {

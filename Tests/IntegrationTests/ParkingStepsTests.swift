@@ -17,6 +17,9 @@ struct ParkingStepsTests {
   /// More commands than QEMU gets for one session to be parked and to wake, a monitor for the next one included.
   private static let commands = 18
 
+  /// What can come between.
+  private enum Action: CaseIterable { case event, command, hangUp, halfClose }
+
   /// A machine whose events are numbered, and what parks its sessions.
   @EventLoopActor
   private final class Stage {
@@ -71,6 +74,11 @@ struct ParkingStepsTests {
     /// Ends a session as ``Sessions`` does.
     func end(_ session: Bridge.Session, _ client: Peer) async throws {
       client.close()
+      try await finish(session)
+    }
+
+    /// Waits for a session's end, and clears up as ``Sessions`` does.
+    private func finish(_ session: Bridge.Session) async throws {
       if try await session.relay.drained.soon("the end") == .drained, let monitor = session.monitor {
         try? await machine.monitors.remove(monitor)
       }
@@ -119,6 +127,54 @@ struct ParkingStepsTests {
       return (had.map { $0 - first }, count, due)
     }
 
+    /// Parks a session and wakes it, with something done each time that QEMU has executed a certain command. In the end nothing of
+    /// the session is left in QEMU, and its client has had every event once, and every reply once, all in order.
+    func walk(_ actions: [(action: Action, command: Int)], _ comment: Comment) async throws {
+      let (session, client) = try await session()
+      let first = emitted
+      let lastStep = qemu.commandCount + (actions.map(\.command).max() ?? 0)
+      var asked: [String] = []
+      for (number, step) in actions.enumerated() {
+        qemu.at(.afterExecution, ofCommand: qemu.commandCount + step.command) { [self] in
+          switch step.action {
+          case .event: emit()
+          case .command: if client.writeNow(#"{"execute":"query-name","id":"\#(number)"}"#) { asked.append("\(number)") }
+          case .hangUp: client.close()
+          case .halfClose: client.endWriting()
+          }
+        }
+      }
+      try await parked(session)
+      if client.writeNow(#"{"execute":"query-name","id":"wake"}"#) { asked.append("wake") }
+      while qemu.commandCount <= lastStep { _ = await machine.fenceFeed() }
+      let hangsUp = actions.contains { $0.action == .hangUp }
+      if hangsUp || actions.contains(where: { $0.action == .halfClose }) {
+        _ = try await session.relay.drained.soon("the end")
+      } else {
+        let last = emitted
+        emit()
+        try await client.wait("all replies and the last event") {
+          $0.hasEnded || (Self.replies($0).count == asked.count && Self.numbers($0).contains(last))
+        }
+        #expect(!client.hasEnded, comment)
+      }
+      let relay = session.relay
+      let isWhole = !hangsUp
+      if relay.drained.result != nil { try await finish(session) } else { try await end(session, client) }
+      if isWhole {
+        let had = Self.numbers(client).map { $0 - first }
+        #expect(had == Array(0..<had.count), comment)
+        #expect(Self.replies(client) == asked, comment)
+      }
+    }
+
+    /// The ids of the replies that have one.
+    private static func replies(_ client: Peer) -> [String] {
+      client.text.split(whereSeparator: \.isNewline).compactMap { line in
+        line.split(separator: #""id": ""#).dropFirst().first.map { String($0.prefix { $0 != "\"" }) }
+      }
+    }
+
     private static func numbers(_ client: Peer) -> [Int] {
       client.text.split(separator: #""data": {"n": "#).dropFirst().compactMap { Int($0.prefix { $0 != "}" }) }
     }
@@ -154,6 +210,28 @@ struct ParkingStepsTests {
         }
       }
       #expect(stage.emitted > 300)
+    }
+  }
+
+  @Test("an event, a command, and the client's end, by twos at every two steps") @EventLoopActor
+  func everyTwoActions() async throws {
+    try await withTemporaryDirectory { folder in
+      let stage = try await Stage(in: folder, isNumbered: true)
+      var cases = 0
+      for first in Action.allCases {
+        for second in Action.allCases where first == .event || first == .command {
+          for early in 1...Self.commands {
+            for late in stride(from: early, through: Self.commands, by: Campaign.parkingStride) {
+              try await stage.walk([(first, early), (second, late)], "\(first) at \(early), \(second) at \(late)")
+              cases += 1
+            }
+          }
+          // Nothing is left of any of them, nor of what was ready for the next to wake.
+          for _ in 0..<1000 where try await stage.machine.monitors.list().count > 1 {}
+          #expect(try await stage.machine.monitors.list().count == 1, "\(first) and \(second)")
+        }
+      }
+      print("\(cases) cases")
     }
   }
 

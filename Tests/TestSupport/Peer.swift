@@ -57,6 +57,16 @@ public final class Peer {
     try await write(Array(text.utf8), descriptors: descriptors)
   }
 
+  /// Writes a few bytes, for which there must be room; for where nothing can be waited for.
+  ///
+  /// - Returns: whether all of it went.
+  public func writeNow(_ text: String) -> Bool {
+    guard let raw = descriptor?.raw else { return false }
+    let bytes = Array(text.utf8)
+    if case .bytes(bytes.count) = bytes.withUnsafeBytes({ send(raw, isSocket: isSocket, $0) }) { return true }
+    return false
+  }
+
   /// Waits until `condition` holds of what came.
   public func wait(_ what: String, until condition: @escaping (Peer) -> Bool) async throws {
     let met = Promise<Void>()
