@@ -3,7 +3,7 @@
 ENV := scripts/env
 PREFIX ?= /usr/local
 DESTDIR ?=
-BINARIES := qmp-varlinkd qmp-simulator
+BINARIES := qmp-varlinkd qmpctl qmp-simulator
 SWIFT_SOURCES := Package.swift Sources Tests interfaces
 
 .DEFAULT_GOAL := help

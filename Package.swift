@@ -5,6 +5,7 @@ let package = Package(
   name: "qmp-varlink",
   products: [
     .executable(name: "qmp-varlinkd", targets: ["qmp-varlinkd"]),
+    .executable(name: "qmpctl", targets: ["qmpctl"]),
     .executable(name: "qmp-simulator", targets: ["qmp-simulator"]),
     .library(name: "QMP", targets: ["QMP"]),
     .library(name: "Simulator", targets: ["Simulator"]),
@@ -28,10 +29,24 @@ let package = Package(
         .product(name: "SystemPackage", package: "swift-system"),
       ]),
     .executableTarget(
+      name: "qmpctl",
+      dependencies: [
+        "Control", "QAPI", "QMP", "Terminal", "SystemdEvent", "SystemdJSON",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ]),
+    .executableTarget(
       name: "qmp-simulator",
       dependencies: [
         "Simulator", "SystemdEvent", "CSystemd",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ]),
+    // What a client of people's has beside its command line: finding machines, connecting to them, tables.
+    .target(
+      name: "Control",
+      dependencies: [
+        "Varlink", "QAPI", "Terminal", "SystemdEvent", "SystemdJSON",
         .product(name: "SystemPackage", package: "swift-system"),
       ]),
     .target(
@@ -79,6 +94,13 @@ let package = Package(
         "SystemdEvent", "SystemdJSON", "CSystemd",
         .product(name: "SystemPackage", package: "swift-system"),
       ]),
+    // What a program needs to speak with a person at a terminal.
+    .target(
+      name: "Terminal",
+      dependencies: [
+        "SystemdEvent",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ]),
     .target(
       name: "SystemdEvent",
       dependencies: [
@@ -109,6 +131,8 @@ let package = Package(
       ],
       path: "Tests/TestSupport"),
     .testTarget(name: "SystemdEventTests", dependencies: ["SystemdEvent", "TestSupport"]),
+    .testTarget(
+      name: "TerminalTests", dependencies: ["Terminal", "TestSupport", .product(name: "SystemPackage", package: "swift-system")]),
     .testTarget(name: "SystemdJSONTests", dependencies: ["SystemdJSON", "TestSupport"]),
     .testTarget(name: "SimulatorTests", dependencies: ["QEMUJSON", "Simulator", "qmp-simulator", "TestSupport"]),
     .testTarget(name: "QMPTests", dependencies: ["QMP", "TestSupport"]),
@@ -120,12 +144,19 @@ let package = Package(
     .testTarget(name: "RelayTests", dependencies: ["QEMUJSON", "Relay", "TestSupport"]),
     .testTarget(name: "VarlinkTests", dependencies: ["Varlink", "Interfaces", "TestSupport"]),
     .testTarget(name: "MachineTests", dependencies: ["Machine", "TestSupport"]),
+    .testTarget(
+      name: "ControlTests",
+      dependencies: [
+        "qmpctl", "Control", "Terminal", "SystemdEvent", "SystemdJSON", "TestSupport",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ]),
     .testTarget(name: "DaemonTests", dependencies: ["qmp-varlinkd", "Bridge", "Varlink", "TestSupport"]),
     .testTarget(
       name: "IntegrationTests",
       dependencies: [
-        "Bridge", "Machine", "QEMUJSON", "Relay", "Simulator", "Varlink", "TestSupport", "SystemdEvent", "SystemdJSON",
-        .product(name: "Logging", package: "swift-log"), .product(name: "SystemPackage", package: "swift-system"),
+        "Bridge", "Machine", "QEMUJSON", "Relay", "Simulator", "Varlink", "TestSupport", "SystemdEvent", "SystemdJSON", "qmpctl",
+        .product(name: "Logging", package: "swift-log"), .product(name: "Subprocess", package: "swift-subprocess"),
+        .product(name: "SystemPackage", package: "swift-system"),
       ],
       resources: [.copy("Clients")]),
   ],

@@ -1,5 +1,5 @@
 public import SystemdEvent
-import SystemdJSON
+public import SystemdJSON
 
 /// Reads the reply to `query-qmp-schema`, entry by entry, so that its reader can do something else in between. Of the quarter of a
 /// megabyte that the reply is, no more than an entry is parsed at a time (``SchemaText``).
@@ -18,8 +18,8 @@ public struct SchemaReader {
 
   public init() {}
 
-  /// Reads a whole schema.
-  static func read(_ reply: JSONVariant) throws(SchemaError) -> Schema {
+  /// Reads a whole schema: the array that the reply is. For programs that have nothing else to do meanwhile.
+  public static func read(_ reply: JSONVariant) throws(SchemaError) -> Schema {
     var reader = SchemaReader()
     for entry in try entries(of: reply) { try reader.read(entry) }
     return reader.schema

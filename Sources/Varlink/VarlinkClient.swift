@@ -35,18 +35,38 @@ extension VarlinkClientError: @EventLoopActor CustomStringConvertible {
 /// the answer to the next.
 @EventLoopActor
 public final class VarlinkClient {
-  private let link: OpaquePointer
+  let link: OpaquePointer
   private var pending: CheckedContinuation<Result<JSONVariant, VarlinkClientError>, Never>?
-  private var isClosed = false
+  /// Gets the replies that others follow.
+  private var onContinued: ((JSONVariant) -> Void)?
+  private var firstReplyTimer: EventSource?
+  private(set) var isClosed = false
 
   /// Connects to the service at a UNIX socket. This does not wait: a service that is not at it yet gets the calls later.
   ///
   /// - Throws: ``VarlinkClientError/connect(_:)``.
-  public init(connectingTo path: FilePath) throws(VarlinkClientError) {
+  public convenience init(connectingTo path: FilePath) throws(VarlinkClientError) {
+    var link: OpaquePointer?
+    let result = sd_varlink_connect_address(&link, path.string)
+    try self.init("sd_varlink_connect_address", result, link)
+  }
+
+  /// Speaks to a service over a stream socket that is connected already.
+  ///
+  /// - Throws: ``VarlinkClientError/connect(_:)``.
+  public convenience init(_ connection: consuming OwnedDescriptor) throws(VarlinkClientError) {
+    var link: OpaquePointer?
+    let result = sd_varlink_connect_fd(&link, connection.raw)
+    // The link has it, if there is one.
+    if result >= 0 { _ = connection.take() }
+    try self.init("sd_varlink_connect_fd", result, link)
+  }
+
+  /// Takes over what a call into libsystemd gave.
+  private init(_ call: String, _ result: CInt, _ link: OpaquePointer?) throws(VarlinkClientError) {
     do throws(SystemdError) {
-      var link: OpaquePointer?
-      try check("sd_varlink_connect_address", sd_varlink_connect_address(&link, path.string))
-      guard let link else { throw SystemdError("sd_varlink_connect_address", .noMemory) }
+      try check(call, result)
+      guard let link else { throw SystemdError(call, .noMemory) }
       self.link = link
     } catch {
       throw .connect(error)
@@ -71,24 +91,59 @@ public final class VarlinkClient {
   ///
   /// - Parameters:
   ///   - method: the qualified name.
+  ///   - descriptors: go with the call; they stay the caller's. Only a UNIX socket can carry any.
   ///   - limit: how long the answer may take.
   /// - Returns: the parameters of the reply; an empty object if it has none.
   /// - Throws: ``VarlinkClientError``. Cancellation of the task closes the connection and throws ``VarlinkClientError/closed``; whether
   ///   the service does what it was asked is not known then, nor after ``VarlinkClientError/timedOut``.
   public func call(
-    _ method: String, _ parameters: JSONVariant? = nil, within limit: Duration
+    _ method: String, _ parameters: JSONVariant? = nil, descriptors: [CInt] = [], within limit: Duration
   ) async throws(VarlinkClientError) -> JSONVariant {
+    try await replies { [link] in
+      let (seconds, attoseconds) = limit.components
+      let microseconds = UInt64(max(0, seconds)) * 1_000_000 + UInt64(max(0, attoseconds / 1_000_000_000_000))
+      // To libsystemd 0 would mean its default.
+      var result = sd_varlink_set_relative_timeout(link, max(1, microseconds))
+      if !descriptors.isEmpty, result >= 0 { result = sd_varlink_set_allow_fd_passing_output(link, 1) }
+      for descriptor in descriptors where result >= 0 { result = sd_varlink_push_dup_fd(link, descriptor) }
+      return result < 0 ? result : sd_varlink_invoke(link, method, parameters?.pointer)
+    }
+  }
+
+  /// Calls a method that may answer more than once, and waits for its last reply, however long that takes.
+  ///
+  /// - Parameters:
+  ///   - method: the qualified name.
+  ///   - limit: how long the first reply may take.
+  ///   - onReply: gets the parameters of each reply but the last.
+  /// - Returns: the parameters of the last reply; an empty object if it has none.
+  /// - Throws: ``VarlinkClientError``. Cancellation of the task closes the connection and throws ``VarlinkClientError/closed``.
+  public func observe(
+    _ method: String, _ parameters: JSONVariant? = nil, within limit: Duration, onReply: @escaping (JSONVariant) -> Void
+  ) async throws(VarlinkClientError) -> JSONVariant {
+    do throws(SystemdError) {
+      firstReplyTimer = try .timer(after: limit) { [weak self] in self?.end(.timedOut) }
+    } catch {
+      throw .connect(error)
+    }
+    defer { firstReplyTimer.cancel() }
+    onContinued = onReply
+    defer { onContinued = nil }
+    return try await replies { [link] in
+      // For ever.
+      let result = sd_varlink_set_relative_timeout(link, .max)
+      return result < 0 ? result : sd_varlink_observe(link, method, parameters?.pointer)
+    }
+  }
+
+  /// Sends a call, and waits for its last reply.
+  private func replies(to send: () -> CInt) async throws(VarlinkClientError) -> JSONVariant {
     precondition(pending == nil, "a call is under way")
     guard !isClosed, !Task.isCancelled else { throw .closed }
     let result = await withTaskCancellationHandler {
       await withCheckedContinuation { continuation in
         pending = continuation
-        let (seconds, attoseconds) = limit.components
-        let microseconds = UInt64(max(0, seconds)) * 1_000_000 + UInt64(max(0, attoseconds / 1_000_000_000_000))
-        // To libsystemd 0 would mean its default.
-        var result = sd_varlink_set_relative_timeout(link, max(1, microseconds))
-        if result >= 0 { result = sd_varlink_invoke(link, method, parameters?.pointer) }
-        if result < 0 { end(.disconnected) }
+        if send() < 0 { end(.disconnected) }
       }
     } onCancel: {
       startTask { self.close() }
@@ -99,7 +154,7 @@ public final class VarlinkClient {
   /// Ends the connection. A call under way fails with ``VarlinkClientError/closed``.
   public func close() { end(.closed) }
 
-  private func end(_ error: VarlinkClientError) {
+  func end(_ error: VarlinkClientError) {
     if !isClosed {
       isClosed = true
       sd_varlink_close(link)
@@ -123,7 +178,13 @@ public final class VarlinkClient {
   }
 
   private func replied(_ parameters: JSONVariant, error: String?, _ flags: sd_varlink_reply_flags_t) {
-    guard let error else { return finish(.success(parameters.isNull ? .object([:]) : parameters)) }
+    guard let error else {
+      let parameters = parameters.isNull ? .object([:]) : parameters
+      firstReplyTimer.cancel()
+      guard flags.rawValue & SD_VARLINK_REPLY_CONTINUES.rawValue != 0 else { return finish(.success(parameters)) }
+      onContinued?(parameters)
+      return
+    }
     // These are libsystemd's own words for what became of the connection, not the service's.
     guard flags.rawValue & SD_VARLINK_REPLY_LOCAL.rawValue == 0 else {
       return end(error == SD_VARLINK_ERROR_TIMEOUT ? .timedOut : .disconnected)
