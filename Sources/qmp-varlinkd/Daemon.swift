@@ -1,6 +1,5 @@
 import ArgumentParser
 import Bridge
-import CSystemd
 import Glibc
 import Logging
 import Machine

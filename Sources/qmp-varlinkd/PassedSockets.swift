@@ -1,4 +1,3 @@
-import CSystemd
 import Glibc
 import SystemPackage
 import SystemdEvent
@@ -28,15 +27,16 @@ struct PassedSockets: Sendable {
   /// Takes what the environment tells of, and removes that from it, for it is not meant for QEMU. To be called before anything else is
   /// opened.
   static func take() throws(Failure) -> PassedSockets {
-    let count = sd_listen_fds(1)
-    guard count >= 0 else { throw Failure(description: "LISTEN_FDS: \(SystemdError("sd_listen_fds", Errno(rawValue: -count)))") }
+    let descriptors: Range<CInt>
+    do throws(SystemdError) { descriptors = try ServiceManager.takeDescriptors() } catch {
+      throw Failure(description: "LISTEN_FDS: \(error)")
+    }
     var listening: [CInt] = []
     var connected: [CInt] = []
-    for descriptor in SD_LISTEN_FDS_START..<SD_LISTEN_FDS_START + count {
-      let stream = CInt(SOCK_STREAM.rawValue)
-      if sd_is_socket_unix(descriptor, stream, 1, nil, 0) > 0 {
+    for descriptor in descriptors {
+      if ServiceManager.isStreamSocket(descriptor, listening: true) {
         listening.append(descriptor)
-      } else if sd_is_socket_unix(descriptor, stream, 0, nil, 0) > 0 {
+      } else if ServiceManager.isStreamSocket(descriptor, listening: false) {
         connected.append(descriptor)
       } else {
         throw Failure(description: "LISTEN_FDS: descriptor \(descriptor) is no UNIX stream socket")

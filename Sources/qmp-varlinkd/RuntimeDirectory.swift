@@ -1,5 +1,4 @@
 import Bridge
-import CSystemd
 import Glibc
 import Machine
 import SystemPackage

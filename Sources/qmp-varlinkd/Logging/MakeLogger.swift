@@ -1,4 +1,3 @@
-import CSystemd
 import Glibc
 import Logging
 import Machine
