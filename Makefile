@@ -3,11 +3,23 @@
 ENV := scripts/env
 PREFIX ?= /usr/local
 DESTDIR ?=
+SYSCONFDIR ?= /etc
 BINARIES := qmp-varlinkd qmpctl qmp-simulator
-SWIFT_SOURCES := Package.swift Sources Tests interfaces
+# What "make install" and "make deb" take the programs from.
+BUILD ?= .build/release
+SWIFT_SOURCES := Package.swift Sources Tests interfaces examples/swift
+
+# zsh looks below /usr where Debian's packages put theirs, and below other prefixes where the administrator does.
+ZSH_COMPLETIONS = $(PREFIX)/share/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)
+BASH_COMPLETIONS = $(PREFIX)/share/bash-completion/completions
+FISH_COMPLETIONS = $(PREFIX)/share/fish/vendor_completions.d
+UNITS = $(PREFIX)/lib/systemd
+SHARE = $(PREFIX)/share/qmp-varlink
+DOC = $(PREFIX)/share/doc/qmp-varlink
+EXAMPLES := varlinkctl-tour vmspawn-like qemu_qmp_session.py varlink_calls.py service
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test storm bench gate check generated format shell install clean
+.PHONY: help demo build test storm bench gate check generated format shell docs install deb clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1	/p' Makefile | expand -t 18
@@ -53,11 +65,34 @@ format: ## rewrite the Swift sources in the project's format
 shell: ## a shell in the environment
 	$(ENV) bash
 
+docs: ## write the documentation of the Swift libraries into .build/docs
+	$(ENV) swift build
+	$(ENV) scripts/make-docs .build/debug .build/docs
+
 install: ## install what "make build" made into $(DESTDIR)$(PREFIX)
-	@for name in $(BINARIES); do test -x .build/release/$$name || exec $(MAKE) build; done
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/qmp-varlink/interfaces
-	install -m 755 $(BINARIES:%=.build/release/%) $(DESTDIR)$(PREFIX)/bin
-	install -m 644 interfaces/*.varlink $(DESTDIR)$(PREFIX)/share/qmp-varlink/interfaces
+	@for name in $(BINARIES); do test -x $(BUILD)/$$name || exec $(MAKE) build; done
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(SYSCONFDIR)/qmp-varlink $(DESTDIR)$(SHARE)/interfaces $(DESTDIR)$(DOC)/examples
+	install -m 755 $(BINARIES:%=$(BUILD)/%) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 interfaces/*.varlink interfaces/generated/*.varlink $(DESTDIR)$(SHARE)/interfaces
+	for manager in system user; do \
+	  install -d $(DESTDIR)$(UNITS)/$$manager && install -m 644 systemd/$$manager/* $(DESTDIR)$(UNITS)/$$manager || exit; \
+	  sed -i 's|/usr/bin/|$(PREFIX)/bin/|' $(DESTDIR)$(UNITS)/$$manager/qmp-varlink@.service || exit; \
+	done
+	for page in man/*.[1-8]; do \
+	  install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page#man/} || exit; \
+	done
+	install -d $(DESTDIR)$(BASH_COMPLETIONS) $(DESTDIR)$(ZSH_COMPLETIONS) $(DESTDIR)$(FISH_COMPLETIONS)
+	for name in $(BINARIES); do \
+	  program="$(ENV) $(BUILD)/$$name --generate-completion-script"; \
+	  $$program bash >$(DESTDIR)$(BASH_COMPLETIONS)/$$name && $$program zsh >$(DESTDIR)$(ZSH_COMPLETIONS)/_$$name \
+	    && $$program fish >$(DESTDIR)$(FISH_COMPLETIONS)/$$name.fish || exit; \
+	done
+	install -m 644 README.md docs/*.md $(DESTDIR)$(DOC)
+	cp -R --no-preserve=ownership $(EXAMPLES:%=examples/%) $(DESTDIR)$(DOC)/examples
+
+deb: ## build a Debian package of what "make build" made into .build/
+	@for name in $(BINARIES); do test -x $(BUILD)/$$name || exec $(MAKE) build; done
+	$(ENV) scripts/make-deb $(BUILD) .build
 
 clean: ## remove what was built (the environment stays: rm -rf .devroot)
 	rm -rf .build

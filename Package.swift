@@ -49,6 +49,10 @@ let package = Package(
         "Varlink", "QAPI", "Terminal", "SystemdEvent", "SystemdJSON",
         .product(name: "SystemPackage", package: "swift-system"),
       ]),
+    .executableTarget(
+      name: "varlink-example",
+      dependencies: ["QMP", "Varlink", "SystemdEvent", "SystemdJSON", .product(name: "SystemPackage", package: "swift-system")],
+      path: "examples/swift"),
     .target(
       name: "Bridge",
       dependencies: [
@@ -154,7 +158,7 @@ let package = Package(
     .testTarget(
       name: "IntegrationTests",
       dependencies: [
-        "Bridge", "Machine", "QEMUJSON", "Relay", "Simulator", "Varlink", "TestSupport", "SystemdEvent", "SystemdJSON", "qmpctl",
+        "Bridge", "Machine", "QEMUJSON", "Relay", "Simulator", "Varlink", "TestSupport", "SystemdEvent", "SystemdJSON", "qmpctl", "varlink-example",
         .product(name: "Logging", package: "swift-log"), .product(name: "Subprocess", package: "swift-subprocess"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],

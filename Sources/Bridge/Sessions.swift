@@ -283,7 +283,10 @@ public final class Sessions {
   // MARK: the end of all
 
   private func checkEmpty() {
-    if all.isEmpty, opening.isEmpty { empty?.fulfil() }
+    if all.isEmpty, opening.isEmpty {
+      empty?.fulfil()
+      empty = nil
+    }
   }
 
   /// Ends all sessions, and waits for that, but no longer than `limit`.
@@ -295,10 +298,16 @@ public final class Sessions {
   }
 
   /// Waits until every session has ended and its client has what it is owed, but no longer than `limit`.
-  public func finished(within limit: Duration) async {
-    guard !all.isEmpty || !opening.isEmpty else { return }
-    let empty = Promise<Void>()
+  public func finished(within limit: Duration) async { _ = await emptiness()?.value(within: limit) }
+
+  /// Waits until every session has ended, and those that are about to begin.
+  public func finished() async { await emptiness()?.value }
+
+  /// What tells when there are none any more; nil if there are none.
+  private func emptiness() -> Promise<Void>? {
+    guard !all.isEmpty || !opening.isEmpty else { return nil }
+    let empty = empty ?? Promise<Void>()
     self.empty = empty
-    _ = await empty.value(within: limit)
+    return empty
   }
 }

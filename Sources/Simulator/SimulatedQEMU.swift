@@ -7,7 +7,7 @@ public import SystemPackage
 /// A QMP server that behaves as QEMU's does, without a machine behind it.
 ///
 /// It has QEMU's monitors, chardevs, stored descriptors, dispatcher and errors, speaks either dialect of monitor hotplug or none, and
-/// has things go wrong where it is asked to. All of it lives on ``EventLoop/shared`` and never waits, so a test can have it in its
+/// has things go wrong where it is asked to. All of it lives on `EventLoop.shared` and never waits, so a test can have it in its
 /// own process and act between any two of its steps. Its sockets close when it is let go of.
 @EventLoopActor
 public final class SimulatedQEMU {

@@ -29,6 +29,12 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
     return OwnedDescriptor(owning: copy)
   }
 
+  /// Has reads and writes of the open file fail with `EAGAIN` instead of waiting, for all who share it.
+  public func stopBlocking() throws(SystemdError) {
+    let flags = fcntl(raw, F_GETFL)
+    guard flags >= 0, fcntl(raw, F_SETFL, flags | O_NONBLOCK) >= 0 else { throw .last("fcntl") }
+  }
+
   /// Whether this is a stream socket that is connected, or one that listens; nil for everything else.
   public var streamSocket: StreamSocket? {
     func option(_ name: CInt) -> CInt? {

@@ -40,6 +40,10 @@ final class VarlinkConnection {
   /// Whether libsystemd is at work on this connection, and we were called from there.
   private var isProcessing = false
   private var source: EventSource?
+  /// Of the descriptor for output, where that is not the one for input.
+  private var outputSource: EventSource?
+  /// A pipe whose writer has gone says so for ever.
+  private var inputHasHungUp = false
   private var again: EventSource?
   /// Those who wait until all that was sent is on its way.
   private var awaitingSent: [Promise<Void>] = []
@@ -52,18 +56,42 @@ final class VarlinkConnection {
   ///
   /// - Throws: when there is no memory for that, or the system's limit of watches is reached.
   func drive() throws(SystemdError) {
-    let descriptor = try check("sd_varlink_get_fd", sd_varlink_get_fd(link))
+    let input = try check("sd_varlink_get_input_fd", sd_varlink_get_input_fd(link))
+    let output = try check("sd_varlink_get_output_fd", sd_varlink_get_output_fd(link))
     sd_varlink_detach_event(link)
-    source = try .descriptor(descriptor, .readable) { [weak self] ready in self?.ready(ready) }
+    source = try .descriptor(input, .readable) { [weak self] ready in self?.ready(ready) }
+    if output != input { outputSource = try .descriptor(output, []) { [weak self] ready in self?.outputReady(ready) } }
   }
 
   private func ready(_ ready: Readiness) {
     guard !hasEnded else { return }
-    // Its own poll is how libsystemd learns of a hang-up while it has no wish to read.
-    if ready.contains(.hangUp) { sd_varlink_wait(link, 0) }
+    if ready.contains(.hangUp) {
+      if outputSource == nil {
+        // Its own poll is how libsystemd learns of a hang-up while it has no wish to read.
+        sd_varlink_wait(link, 0)
+      } else {
+        // No more than the end of the calls: what is under way is answered on the other descriptor.
+        inputHasHungUp = true
+      }
+    }
     let didSomething = process()
     // What comes while a call is under way is left alone until that is answered; it would wake us again and again.
     if !didSomething, ready.contains(.readable), !hasEnded { source?.interest.remove(.readable) }
+  }
+
+  private func outputReady(_ ready: Readiness) {
+    guard !hasEnded else { return }
+    // Nobody reads any more, which libsystemd would learn when it writes next.
+    if !ready.isDisjoint(with: [.hangUp, .error]) { sd_varlink_close(link) } else { process() }
+  }
+
+  private func wait(for wanted: Readiness) {
+    guard let source else { return }
+    // Reading is asked for more often than it is wanted: a system call less for each call.
+    guard let outputSource else { return source.interest = wanted.union(source.interest.intersection(.readable)) }
+    source.interest = wanted.intersection(.readable)
+    source.isEnabled = !inputHasHungUp || wanted.contains(.readable)
+    outputSource.interest = wanted.intersection(.writable)
   }
 
   private var wanted: Readiness { Readiness(rawValue: UInt32(max(0, sd_varlink_get_events(link)))) }
@@ -85,10 +113,9 @@ final class VarlinkConnection {
       // It waits for the next call, and what came has been read.
       if wanted == .readable { isAtRest = true }
     }
-    guard let source else { return steps > 0 }
+    guard source != nil else { return steps > 0 }
     let wanted = wanted
-    // Reading is asked for more often than it is wanted: a system call less for each call.
-    source.interest = wanted.union(source.interest.intersection(.readable))
+    wait(for: wanted)
     if !isAtRest {
       again = try? .deferred { [weak self] in self?.process() }
       // Out of memory: nothing would wake what is read and not dealt with.
@@ -121,6 +148,7 @@ final class VarlinkConnection {
   func didEnd() {
     hasEnded = true
     source.cancel()
+    outputSource.cancel()
     again.cancel()
     for waiting in awaitingSent { waiting.fulfil() }
     let handlers = endHandlers

@@ -114,6 +114,58 @@ public final class VarlinkServer {
     try check("sd_varlink_server_listen_address", sd_varlink_server_listen_address(server, path.string, mode))
   }
 
+  /// Takes over a UNIX stream socket that listens already. Its path stays when the server ends. Who connects waits for ``serve()``.
+  public func listen(on socket: consuming OwnedDescriptor) throws(SystemdError) {
+    let raw = socket.raw
+    try check("sd_varlink_server_listen_fd", sd_varlink_server_listen_fd(server, raw))
+    // It is libsystemd's now.
+    _ = socket.take()
+  }
+
+  /// Takes over a connected UNIX stream socket, whose client is served once ``serve()`` was called.
+  ///
+  /// - Parameter ended: called when the connection is no Varlink connection any more: it has ended, or was upgraded.
+  public func serve(_ connection: consuming OwnedDescriptor, ended: @escaping () -> Void) throws(SystemdError) {
+    let raw = connection.raw
+    try connection.stopBlocking()
+    var link: OpaquePointer?
+    try check("sd_varlink_server_add_connection", sd_varlink_server_add_connection(server, raw, &link))
+    _ = connection.take()
+    adopt(link, ended)
+  }
+
+  /// The same for a client at two pipes. Descriptors cannot be passed there.
+  ///
+  /// - Parameter peer: who the client is, which a pipe does not tell.
+  public func serve(
+    input: consuming OwnedDescriptor, output: consuming OwnedDescriptor, peer: (process: Int32, user: UInt32, group: UInt32),
+    ended: @escaping () -> Void
+  ) throws(SystemdError) {
+    let descriptors = (input.raw, output.raw)
+    // libsystemd takes it for granted.
+    try input.stopBlocking()
+    try output.stopBlocking()
+    var link: OpaquePointer?
+    var credentials = peer
+    try withUnsafePointer(to: &credentials) { credentials throws(SystemdError) in
+      // Unsafe only in name: `struct ucred` of unix(7), which Glibc's module does not have, is these three in this order.
+      _ = try check(
+        "sd_varlink_server_add_connection_pair",
+        sd_varlink_server_add_connection_pair(server, descriptors.0, descriptors.1, OpaquePointer(credentials), &link))
+    }
+    _ = input.take()
+    _ = output.take()
+    adopt(link, ended)
+  }
+
+  /// libsystemd calls back for those connections only that it accepts itself.
+  private func adopt(_ link: OpaquePointer?, _ ended: @escaping () -> Void) {
+    guard let link else { return ended() }
+    if connections[link] == nil { connected(link) }
+    // None if it could not be watched.
+    if let connection = connections[link] { connection.atEnd(ended) } else { ended() }
+  }
+
   /// Takes connections from now on, those first that have waited.
   public func serve() throws(SystemdError) {
     try check(

@@ -33,6 +33,7 @@ final class Daemon {
   private static let detachLimit = Duration.seconds(10)
 
   private let options: ServiceOptions
+  private let sockets: PassedSockets
   private let stopLimits: Machine.StopLimits?
   private let sessionLimits: Sessions.Limits
   private let logger: Logger
@@ -40,8 +41,9 @@ final class Daemon {
   private let hurry = Promise<Void>()
   private var signals: [EventSource] = []
 
-  private init(_ options: ServiceOptions, _ stopLimits: Machine.StopLimits?, _ logger: Logger) {
+  private init(_ options: ServiceOptions, _ sockets: PassedSockets, _ stopLimits: Machine.StopLimits?, _ logger: Logger) {
     self.options = options
+    self.sockets = sockets
     sessionLimits = Sessions.Limits(
       total: options.maxSessions, perUser: options.maxSessionsPerUser, unread: options.unreadLimit << 20,
       parkAfter: options.parkAfter.duration, activeMonitors: options.maxActiveMonitors)
@@ -55,6 +57,8 @@ final class Daemon {
   /// - Throws: the exit status, if it is not 0.
   nonisolated static func run(_ options: ServiceOptions, stopLimits: Machine.StopLimits?, _ source: @escaping MachineSource) throws {
     useOneHeap()
+    // Before anything is opened.
+    let passed = Result { try PassedSockets.take() }
     // Before anything can make a thread: the loop gets these by signalfd.
     var blocked = sigset_t()
     sigemptyset(&blocked)
@@ -69,6 +73,16 @@ final class Daemon {
     }
 
     let logger = makeLogger(level: options.logLevel, machine: options.machine)
+    let sockets: PassedSockets
+    do {
+      sockets = try passed.get()
+      guard options.register != .yes || sockets.isEmpty || sockets.path != nil else {
+        throw PassedSockets.Failure(description: "--register=yes: what was passed is no socket with a path, which others could connect to")
+      }
+    } catch {
+      logger.error("\(error)")
+      throw ExitCode(Status.failure)
+    }
     let directory: RuntimeDirectory
     do throws(RuntimeDirectory.Failure) {
       let location = try RuntimeDirectory.location(
@@ -78,18 +92,18 @@ final class Daemon {
       logger.error("\(error)")
       throw ExitCode(Status.failure)
     }
-    let socket = directory.controlSocket
+    let socket = sockets.isEmpty ? directory.controlSocket : sockets.path
     let folder = directory.path
     startTask {
-      let daemon = Daemon(options, stopLimits, logger)
+      let daemon = Daemon(options, sockets, stopLimits, logger)
       EventLoop.shared.exit(await daemon.serve(source, in: folder, socket: socket))
     }
     let status = try EventLoop.shared.run()
-    directory.remove()
+    directory.remove(withSocket: sockets.isEmpty)
     if status != 0 { throw ExitCode(status) }
   }
 
-  private func serve(_ source: @escaping MachineSource, in folder: FilePath, socket: FilePath) async -> CInt {
+  private func serve(_ source: @escaping MachineSource, in folder: FilePath, socket: FilePath?) async -> CInt {
     do {
       for signal in Self.stopSignals {
         signals.append(try EventSource.signal(signal) { [weak self] in self?.signalled() })
@@ -130,16 +144,16 @@ final class Daemon {
     }
   }
 
-  /// Makes the socket, at which callers wait until there is a machine.
-  private func makeServer(at socket: FilePath) throws -> VarlinkServer {
+  /// Makes the socket, unless there are others, at which callers wait until there is a machine.
+  private func makeServer(at socket: FilePath?) throws -> VarlinkServer {
     let info = VarlinkServer.Info(vendor: "qmp-varlink", product: "qmp-varlinkd", version: programVersion)
     let server = try VarlinkServer(info, limits: connectionLimits(), errorReply: varlinkError(for:))
     try ServedInterfaces.add(to: server)
-    try server.listen(on: socket, mode: 0o600)
+    if let socket, sockets.isEmpty { try server.listen(on: socket, mode: 0o600) } else { try sockets.listen(server) }
     return server
   }
 
-  private func serve(_ machine: Machine, on server: VarlinkServer, socket: FilePath) async throws -> CInt {
+  private func serve(_ machine: Machine, on server: VarlinkServer, socket: FilePath?) async throws -> CInt {
     let sessions = Sessions(machine: machine, limits: sessionLimits, logger: logger)
     var shutdown: QMPEvent?
     let subscription = machine.subscribe { if $0.name == "SHUTDOWN" { shutdown = $0 } }
@@ -149,9 +163,19 @@ final class Daemon {
     let monitors = AddedMonitors(machine: machine, sessions: sessions, limit: options.maxMonitors, logger: logger)
     try MonitorsService.add(to: server, monitors: monitors)
     try server.serve()
+    let connectionsEnded = Promise<Void>()
+    try sockets.serve(server) { connectionsEnded.fulfil() }
     let serving = "machine \(machine.name), QEMU \(machine.greeting.version)"
-    logger.info("serving \(serving) at \(socket)")
+    logger.info("serving \(serving) at \(socket?.string ?? (sockets.areConnectionsOnly ? "one connection" : "a socket without a path"))")
 
+    if sockets.areConnectionsOnly {
+      // Nobody else can come.
+      startTask { [stopRequested] in
+        await connectionsEnded.value
+        await sessions.finished()
+        if stopRequested.result == nil { stopRequested.fulfil() }
+      }
+    }
     let over = Promise<Void>()
     machine.disconnected.whenFulfilled { _ in over.fulfil() }
     stopRequested.whenFulfilled { over.fulfil() }

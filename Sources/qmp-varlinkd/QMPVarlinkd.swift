@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 
 /// The command line's root.
 @main
@@ -24,6 +25,30 @@ struct QMPVarlinkd: ParsableCommand {
       """,
     version: programVersion,
     subcommands: [RunCommand.self, AttachCommand.self, InterfaceCommand.self])
+
+  static func main() {
+    let words: [String]
+    var file: String?
+    do {
+      (words, file) = try OptionsFile.expand(Array(CommandLine.arguments.dropFirst()))
+    } catch {
+      complain("Error: \(error)")
+      exit(withError: ExitCode.validationFailure)
+    }
+    do {
+      var command = try parseAsRoot(words)
+      try command.run()
+    } catch {
+      // The parser does not know where a word comes from.
+      if let file, exitCode(for: error) == .validationFailure { complain("qmp-varlinkd: options were read from \(file) too") }
+      exit(withError: error)
+    }
+  }
+
+  private static func complain(_ text: String) {
+    var line = LineLogHandler.printable(text) + "\n"
+    line.withUTF8 { _ = write(STDERR_FILENO, $0.baseAddress, $0.count) }
+  }
 }
 
 /// The version of this program, as `--version` and `org.varlink.service.GetInfo` tell it.

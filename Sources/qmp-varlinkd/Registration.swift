@@ -9,9 +9,11 @@ extension MachineRegistration {
   /// The entry of a machine at systemd-machined, by the rules of the command line. Nothing is registered yet.
   ///
   /// - Parameter ownsMachine: whether the machine ends with the daemon.
-  convenience init(of machine: Machine, _ options: ServiceOptions, control: FilePath, ownsMachine: Bool, logger: Logger) async {
-    var description = MachineDescription(name: "\(machine.name)", controlAddress: control.absolute)
-    if options.register != .no {
+  convenience init(of machine: Machine, _ options: ServiceOptions, control: FilePath?, ownsMachine: Bool, logger: Logger) async {
+    // Without a path there is nothing that others could connect to.
+    let policy = control == nil ? .no : options.register
+    var description = MachineDescription(name: "\(machine.name)", controlAddress: control?.absolute ?? "")
+    if policy != .no {
       description.id = try? await machine.uuid()
       description.leader = machine.qemuProcess.flatMap { try? ProcessIdentity(of: $0) }
       description.vsockCID = machine.vsockAddress
@@ -19,7 +21,7 @@ extension MachineRegistration {
       // A scope of machined's ends with the registration, and a service's processes belong to the service.
       description.allocatesUnit = ownsMachine && !options.keepUnit && !ServiceManager.runsThisProcess
     }
-    self.init(description, options.register, in: options.scope, logger: logger)
+    self.init(description, policy, in: options.scope, logger: logger)
   }
 }
 

@@ -68,8 +68,10 @@ struct RuntimeDirectory: ~Copyable {
   }
 
   /// Removes what we made: the socket, and the folder if it is ours.
-  consuming func remove() {
-    _ = controlSocket.withPlatformString { unlink($0) }
+  ///
+  /// - Parameter withSocket: whether the socket is ours; a service manager goes on listening at its own.
+  consuming func remove(withSocket: Bool = true) {
+    if withSocket { _ = controlSocket.withPlatformString { unlink($0) } }
     if isOurs { _ = path.withPlatformString { rmdir($0) } }
   }
 

@@ -1,5 +1,7 @@
 import CSystemd
 import Glibc
+import SystemPackage
+import SystemdEvent
 
 /// The service manager that started this process, if one did (sd_notify).
 enum ServiceManager {
@@ -14,6 +16,19 @@ enum ServiceManager {
   static func status(_ status: String) { notify("STATUS=\(status)") }
   /// The service is on its way down.
   static func stopping(_ status: String) { notify("STOPPING=1\nSTATUS=\(status)") }
+
+  /// The descriptors that the manager started this process with (sd_listen_fds(3)), close-on-exec from now on. They are given once, and
+  /// no longer told of in the environment.
+  static func takeDescriptors() throws(SystemdError) -> Range<CInt> {
+    let count = sd_listen_fds(1)
+    guard count >= 0 else { throw SystemdError("sd_listen_fds", Errno(rawValue: -count)) }
+    return SD_LISTEN_FDS_START..<SD_LISTEN_FDS_START + count
+  }
+
+  /// Whether a descriptor is a UNIX stream socket that listens, or that does not.
+  static func isStreamSocket(_ descriptor: CInt, listening: Bool) -> Bool {
+    sd_is_socket_unix(descriptor, CInt(SOCK_STREAM.rawValue), listening ? 1 : 0, nil, 0) > 0
+  }
 
   private static func notify(_ state: String) { sd_notify(0, state) }
 }

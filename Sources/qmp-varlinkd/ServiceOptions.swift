@@ -9,6 +9,18 @@ struct ServiceOptions: ParsableArguments {
   @Option(name: .long, help: ArgumentHelp("The machine's name: letters, digits, dashes and dots.", valueName: "name"))
   var machine: MachineName
 
+  /// For the help: ``OptionsFile`` has put the file's options in its place before anything is parsed.
+  @Option(
+    name: .long,
+    help: ArgumentHelp(
+      """
+      Read further options from a file, one a line, as they are written here: '--memory=2G'. What is behind the first blank or '=' is \
+      the value, without quotes. Empty lines and those that begin with '#' do not count. Behind a line '--' each line is an argument \
+      for QEMU. Options behind this one win.
+      """, valueName: "file"),
+    completion: .file())
+  var config: FilePath?
+
   @Option(
     name: .long,
     help: ArgumentHelp(
