@@ -158,7 +158,8 @@ let package = Package(
     .testTarget(
       name: "IntegrationTests",
       dependencies: [
-        "Bridge", "Machine", "QEMUJSON", "Relay", "Simulator", "Varlink", "TestSupport", "SystemdEvent", "SystemdJSON", "qmpctl", "varlink-example",
+        "Bridge", "Machine", "QEMUJSON", "Relay", "Simulator", "Varlink", "TestSupport", "SystemdEvent", "SystemdJSON", "qmpctl",
+        "varlink-example",
         .product(name: "Logging", package: "swift-log"), .product(name: "Subprocess", package: "swift-subprocess"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],

@@ -12,7 +12,7 @@ struct DocumentationTests {
 
   @Test("mandoc finds nothing wrong with the man pages")
   func lint() async throws {
-    let pages = ["qmp-varlinkd.8", "qmp-varlink.7", "qmp-simulator.1"].map { "man/\($0)" }
+    let pages = ["qmp-varlinkd.8", "qmp-varlink.7", "qmpctl.1", "qmp-simulator.1"].map { "man/\($0)" }
     let root = try Guest.repositoryRoot()
     let result = try await command("mandoc", ["-T", "lint", "-W", "warning"] + pages.map { root.appending($0).string })
     #expect(result.status == 0 && result.output.isEmpty, "\(result.output)")
@@ -20,11 +20,21 @@ struct DocumentationTests {
 
   @Test(
     "the man pages have the options of the programs' own help, and no others",
-    arguments: [("qmp-varlinkd", "man/qmp-varlinkd.8", ["run", "attach", "interface"]), ("qmp-simulator", "man/qmp-simulator.1", [])])
+    arguments: [
+      ("qmp-varlinkd", "man/qmp-varlinkd.8", ["run", "attach", "interface"]), ("qmp-simulator", "man/qmp-simulator.1", []),
+      (
+        "qmpctl", "man/qmpctl.1",
+        [
+          "list", "status", "pause", "resume", "reboot", "poweroff", "terminate", "events", "sessions", "monitors", "monitor add",
+          "monitor remove", "monitor list", "qmp", "top", "proxy", "storage add", "storage replace", "storage remove", "screenshot",
+          "schema", "call",
+        ]
+      ),
+    ])
   func options(program: String, page: String, commands: [String]) async throws {
     let path = productsDirectory.appending(program).string
     var helps = [try await command(path, ["--help"]).output]
-    for name in commands { helps.append(try await command(path, ["help", name]).output) }
+    for name in commands { helps.append(try await command(path, ["help"] + name.split(separator: " ").map(String.init)).output) }
     // An option begins a line of the help, behind blanks; its other spellings are behind it, and its value's form behind those.
     let options = Set(
       helps.flatMap { $0.split(separator: "\n") }.flatMap { line -> [String] in
