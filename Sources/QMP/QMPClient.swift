@@ -16,6 +16,9 @@ public final class QMPClient {
   public static let maximumPending = 4096
   /// The longest message accepted from the server, in bytes; `query-qmp-schema`, the longest known, has a quarter of a million.
   public static let maximumMessage = 32 << 20
+  /// How deep a message may be nested whose contents are looked at. libsystemd makes no values deeper than 2048 levels, and what is
+  /// passed on in a typed form may have twice as many as it came with.
+  public nonisolated static let deepestMessage = 1000
 
   private let socket: OwnedDescriptor
   private var readiness: EventSource?
@@ -345,8 +348,9 @@ public final class QMPClient {
   private func dispatchMessages() -> QMPError? {
     do {
       while true {
-        let next = try splitter.next { bytes -> Result<(JSONVariant?, [UInt8]), JSONError> in
+        let next = try splitter.next { bytes, depth -> Result<(JSONVariant?, [UInt8]), JSONError> in
           if isForwarded(bytes) { return .success((nil, Array(bytes.dropLast()))) }
+          if depth > Self.deepestMessage { return .failure(JSONError("nested deeper than \(Self.deepestMessage) levels")) }
           return Result { () throws(JSONError) in try parse(bytes) }
         }
         guard let (parsed, text) = try next?.get() else { return nil }
