@@ -37,7 +37,7 @@ let package = Package(
     .target(
       name: "Bridge",
       dependencies: [
-        "Interfaces", "Varlink", "Machine", "Relay", "QAPI", "QMP", "SystemdEvent", "SystemdJSON",
+        "Interfaces", "Varlink", "Machine", "Relay", "QAPI", "QEMUJSON", "QMP", "SystemdEvent", "SystemdJSON",
         .product(name: "Logging", package: "swift-log"),
         .product(name: "SystemPackage", package: "swift-system"),
       ]),
@@ -120,7 +120,9 @@ let package = Package(
     .testTarget(name: "RelayTests", dependencies: ["QEMUJSON", "Relay", "TestSupport"]),
     .testTarget(name: "VarlinkTests", dependencies: ["Varlink", "Interfaces", "TestSupport"]),
     .testTarget(name: "MachineTests", dependencies: ["Machine", "TestSupport"]),
-    .testTarget(name: "DaemonTests", dependencies: ["qmp-varlinkd", "Bridge", "Varlink", "TestSupport"]),
+    .testTarget(
+      name: "DaemonTests",
+      dependencies: ["qmp-varlinkd", "Bridge", "Interfaces", "QEMUJSON", "SystemdEvent", "SystemdJSON", "Varlink", "TestSupport"]),
     .testTarget(
       name: "IntegrationTests",
       dependencies: [

@@ -35,16 +35,18 @@ final class Daemon {
   private let options: ServiceOptions
   private let stopLimits: Machine.StopLimits?
   private let sessionLimits: Sessions.Limits
+  private let authorisation: Authorisation
   private let logger: Logger
   private let stopRequested = Promise<Void>()
   private let hurry = Promise<Void>()
   private var signals: [EventSource] = []
 
-  private init(_ options: ServiceOptions, _ stopLimits: Machine.StopLimits?, _ logger: Logger) {
+  private init(_ options: ServiceOptions, _ stopLimits: Machine.StopLimits?, _ policy: Policy, _ logger: Logger) {
     self.options = options
+    authorisation = Authorisation(policy, logger: logger)
     sessionLimits = Sessions.Limits(
       total: options.maxSessions, perUser: options.maxSessionsPerUser, unread: options.unreadLimit << 20,
-      parkAfter: options.parkAfter.duration, activeMonitors: options.maxActiveMonitors)
+      parkAfter: options.parkAfter.duration, activeMonitors: options.maxActiveMonitors, audits: options.audit)
     self.stopLimits = stopLimits
     self.logger = logger
   }
@@ -69,6 +71,11 @@ final class Daemon {
     }
 
     let logger = makeLogger(level: options.logLevel, machine: options.machine)
+    let policy: Policy
+    do throws(PolicyFile.Failure) { policy = try PolicyFile.read(options.policy, owner: geteuid()) } catch {
+      logger.error("\(error)")
+      throw ExitCode(Status.failure)
+    }
     let directory: RuntimeDirectory
     do throws(RuntimeDirectory.Failure) {
       let location = try RuntimeDirectory.location(
@@ -81,7 +88,7 @@ final class Daemon {
     let socket = directory.controlSocket
     let folder = directory.path
     startTask {
-      let daemon = Daemon(options, stopLimits, logger)
+      let daemon = Daemon(options, stopLimits, policy, logger)
       EventLoop.shared.exit(await daemon.serve(source, in: folder, socket: socket))
     }
     let status = try EventLoop.shared.run()
@@ -135,7 +142,8 @@ final class Daemon {
     let info = VarlinkServer.Info(vendor: "qmp-varlink", product: "qmp-varlinkd", version: programVersion)
     let server = try VarlinkServer(info, limits: connectionLimits(), errorReply: varlinkError(for:))
     try ServedInterfaces.add(to: server)
-    try server.listen(on: socket, mode: 0o600)
+    authorisation.guards(server)
+    try server.listen(on: socket, mode: authorisation.socketMode)
     return server
   }
 
@@ -146,7 +154,8 @@ final class Daemon {
     try MachineInstanceService.add(to: server, machine: machine, unreadLimit: sessionLimits.unread)
     try QemuMachineInstanceService.add(to: server, sessions: sessions)
     try SessionsService.add(to: server, sessions: sessions)
-    let monitors = AddedMonitors(machine: machine, sessions: sessions, limit: options.maxMonitors, logger: logger)
+    let monitors = AddedMonitors(
+      machine: machine, sessions: sessions, limit: options.maxMonitors, authorisation: authorisation, logger: logger)
     try MonitorsService.add(to: server, monitors: monitors)
     try server.serve()
     let serving = "machine \(machine.name), QEMU \(machine.greeting.version)"
@@ -190,10 +199,10 @@ final class Daemon {
   private func announce(_ status: String, _ machine: Machine, _ server: VarlinkServer) {
     ServiceManager.ready("Serving \(status)", leader: machine.qemuProcess)
     // Beside the rest, and a moment later: QEMU takes some 50 ms to describe itself, and who waited for READY is about to call.
-    startTask { [logger] in
+    startTask { [logger, authorisation] in
       _ = await Promise<Void>().value(within: Self.firstCalls)
       if let modes = try? await machine.sessionModes() { logger.info("\(modes)") }
-      let isServed = await QMPService.add(to: server, machine: machine, logger: logger)
+      let isServed = await QMPService.add(to: server, machine: machine, authorisation: authorisation, logger: logger)
       ServiceManager.status("Serving \(status), \(isServed ? "with" : "without") \(QMPService.name)")
     }
   }
