@@ -12,6 +12,8 @@ final class AuditTrail {
 
   private var input = JSONInput(keeping: .asItCame(atMost: 0))
   private let logger: Logger
+  /// What came last was no command. It is logged once until there is one: a client may send much of that.
+  private var isAstray = false
 
   /// - Parameter logger: has in its metadata whose the session is.
   init(_ logger: Logger) { self.logger = logger }
@@ -29,8 +31,11 @@ final class AuditTrail {
 
   private func log(_ outcome: JSONInput.Outcome) {
     guard case .value(let value) = outcome, let name = value["execute"] ?? value["exec-oob"] else {
-      return logger.notice("input that is no command")
+      if !isAstray { logger.notice("input that is no command") }
+      isAstray = true
+      return
     }
+    isAstray = false
     var metadata: Logger.Metadata = ["command": "\(name.string.map { QObject.string($0).text } ?? "?")"]
     if value["execute"] == nil { metadata["oob"] = "yes" }
     if let arguments = value["arguments"] {
