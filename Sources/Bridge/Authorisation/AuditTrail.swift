@@ -57,7 +57,7 @@ enum Secrets {
     "data",
   ]
   /// Commands whose arguments are what somebody types, or may contain anything.
-  private static let opaque: Set = ["human-monitor-command", "send-key", "input-send-event", "x-query-rdma"]
+  private static let opaque: Set = ["human-monitor-command", "send-key", "input-send-event"]
 
   /// The arguments of a command with what is secret replaced.
   static func masked(_ arguments: QObject, of command: String) -> QObject {
