@@ -27,7 +27,7 @@ enum SharingTarget {
     var clients = (0..<2).map { _ in
       Client(
         session: SharedSession(greeting: Array(greeting.utf8), parser: parser, mostInFlight: 2),
-        input: JSONInput(longestValue: SharedInput.longestCommand, assembly: isOld ? .whole : .incremental, keeping: .compact))
+        input: JSONInput(ownLimits: SharedInput.limits, assembly: isOld ? .whole : .incremental, keeping: .compact))
     }
     var monitor = JSONInput(assembly: isOld ? .whole : .incremental)
     var inFlight: [(client: Int, reply: [UInt8])] = []
