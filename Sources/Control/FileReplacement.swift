@@ -6,7 +6,7 @@ import SystemdEvent
 ///
 /// - Throws: `SystemdError`.
 public func replaceFile(_ path: FilePath, with bytes: [UInt8]) throws {
-  var template = Array("\(path).XXXXXX".utf8CString)
+  var template = Array("\(path).\(String(repeating: "X", count: 6))".utf8CString)
   let raw = mkstemp(&template)
   guard raw >= 0 else { throw SystemdError.last("cannot make \(path)") }
   let file = OwnedDescriptor(owning: raw)

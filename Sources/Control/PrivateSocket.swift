@@ -38,7 +38,7 @@ public final class PrivateSocket {
   private static func makeFolder() throws(SystemdError) -> FilePath {
     let base = ["XDG_RUNTIME_DIR", "TMPDIR"].lazy.compactMap { ProcessEnvironment.value(of: $0) }.first { !$0.isEmpty } ?? "/tmp"
     // mkdtemp(3) makes it with mode 0700.
-    var template = Array(FilePath(base).appending("qmpctl-XXXXXX").string.utf8CString)
+    var template = Array(FilePath(base).appending("qmpctl-" + String(repeating: "X", count: 6)).string.utf8CString)
     guard mkdtemp(&template) != nil else { throw .last("cannot make a folder in \(base)") }
     return FilePath(String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self))
   }

@@ -1,3 +1,4 @@
+import Dispatch
 import Foundation
 import SystemdEvent
 public import Testing
@@ -22,8 +23,21 @@ public struct OnEventLoop: TestTrait, SuiteTrait, TestScoping {
     for test: Test, testCase: Test.Case?, performing function: @concurrent @Sendable () async throws -> Void
   ) async throws {
     Self.start()
+    let watchdog = DispatchWorkItem {
+      // What the tests printed may still be in a buffer.
+      fflush(nil)
+      FileHandle.standardError.write(Data("\"\(test.name)\" did not end within \(Int(Self.limit) / 60) minutes\n".utf8))
+      abort()
+    }
+    // On a thread of its own: what hangs may hold the tasks' threads.
+    DispatchQueue.global().asyncAfter(deadline: .now() + Self.limit, execute: watchdog)
+    defer { watchdog.cancel() }
     try await function()
   }
+
+  /// Seconds that a test case may take. One that hangs then ends the run, with its name, rather than holding it for ever; the
+  /// longest take two minutes, and more only when a variable asks for it.
+  private static let limit = Double(ProcessInfo.processInfo.environment["QMP_VARLINK_TEST_LIMIT"] ?? "") ?? 900
 }
 
 extension Trait where Self == OnEventLoop {
