@@ -2,6 +2,7 @@
 
 ENV := scripts/env
 PREFIX ?= /usr/local
+TIME ?= 60
 DESTDIR ?=
 SYSCONFDIR ?= /etc
 BINARIES := qmp-varlinkd qmpctl qmp-simulator
@@ -19,7 +20,7 @@ DOC = $(PREFIX)/share/doc/qmp-varlink
 EXAMPLES := varlinkctl-tour vmspawn-like qemu_qmp_session.py varlink_calls.py service
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test storm bench gate check generated format shell docs install deb clean
+.PHONY: help demo build test storm fuzz bench gate check generated format shell docs install deb clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1	/p' Makefile | expand -t 18
@@ -42,6 +43,9 @@ storm: ## the long campaign: 20,000 sessions, 50 kills of the daemon, 500 drives
 	  QMP_VARLINK_STORAGE_ROUNDS=500 QMP_VARLINK_CYCLES=10000 \
 	  QMP_VARLINK_PARKED=1000 QMP_VARLINK_PARKING_SECONDS=120 QMP_VARLINK_PARKING_STRIDE=1 \
 	  $(ENV) scripts/test --no-parallel --filter 'StormTests|ParkedThousandTests|ParkingStepsTests|DaemonKilledTests|StorageStormTests|MonitorHotplugTests.cycles'
+
+fuzz: ## look for inputs that break something, with libFuzzer: TIME=seconds for each target (60)
+	$(ENV) scripts/fuzz --time $(TIME)
 
 bench: build ## measure against systemd-vmspawn and the bare QMP socket (some four minutes)
 	$(ENV) Benchmarks/run

@@ -56,7 +56,7 @@ let package = Package(
     .target(
       name: "Bridge",
       dependencies: [
-        "Interfaces", "Varlink", "Machine", "Relay", "QAPI", "QMP", "SystemdEvent", "SystemdJSON",
+        "Interfaces", "Varlink", "Machine", "Relay", "QAPI", "QEMUJSON", "QMP", "SystemdEvent", "SystemdJSON",
         .product(name: "Logging", package: "swift-log"),
         .product(name: "SystemPackage", package: "swift-system"),
       ]),
@@ -154,7 +154,9 @@ let package = Package(
         "qmpctl", "Control", "Terminal", "SystemdEvent", "SystemdJSON", "TestSupport",
         .product(name: "SystemPackage", package: "swift-system"),
       ]),
-    .testTarget(name: "DaemonTests", dependencies: ["qmp-varlinkd", "Bridge", "Varlink", "TestSupport"]),
+    .testTarget(
+      name: "DaemonTests",
+      dependencies: ["qmp-varlinkd", "Bridge", "Interfaces", "QEMUJSON", "SystemdEvent", "SystemdJSON", "Varlink", "TestSupport"]),
     .testTarget(
       name: "IntegrationTests",
       dependencies: [
@@ -167,6 +169,22 @@ let package = Package(
   ],
   swiftLanguageModes: [.v6]
 )
+
+// The fuzz targets are tests as a rule (what is kept is run), and a program of libFuzzer's for `make fuzz`.
+let fuzzDependencies: [Target.Dependency] = [
+  "Bridge", "Interfaces", "Machine", "QAPI", "QEMUJSON", "QMP", "Relay", "SystemdEvent", "SystemdJSON", "TestSupport", "Varlink",
+  .product(name: "Logging", package: "swift-log"), .product(name: "SystemPackage", package: "swift-system"),
+]
+if Context.environment["QMP_VARLINK_FUZZ"] == nil {
+  package.targets.append(
+    .testTarget(name: "FuzzTests", dependencies: fuzzDependencies, exclude: ["Fuzzer.swift"], resources: [.copy("Corpus")]))
+} else {
+  package.targets += [
+    .systemLibrary(name: "CFuzzer", path: "Tests/CFuzzer"),
+    .executableTarget(
+      name: "fuzz", dependencies: fuzzDependencies + ["CFuzzer"], path: "Tests/FuzzTests", exclude: ["CorpusTests.swift", "Corpus"]),
+  ]
+}
 
 // The same strict settings for every target that has Swift code.
 for target in package.targets where target.type != .system {

@@ -23,6 +23,7 @@ public final class AddedMonitors {
   private let sessions: Sessions
   private let limit: Int
   private let logger: Logger
+  private let authorisation: Authorisation?
   /// In the order in which they were added.
   private var all: [AddedMonitor] = []
   /// Sessions that have no monitor at present.
@@ -34,7 +35,8 @@ public final class AddedMonitors {
   private var nextWatcher = 0
 
   /// - Parameter limit: how many there may be. Those that wait for clients cost QEMU time for every command, too.
-  public init(machine: Machine, sessions: Sessions, limit: Int, logger: Logger) {
+  public init(machine: Machine, sessions: Sessions, limit: Int, authorisation: Authorisation? = nil, logger: Logger) {
+    self.authorisation = authorisation
     self.machine = machine
     self.sessions = sessions
     self.limit = limit
@@ -78,7 +80,7 @@ public final class AddedMonitors {
   /// Serves a monitor's clients, one after the other, until it is to be removed, and removes it.
   private func serve(_ monitor: AddedMonitor) async {
     do {
-      while let client = await monitor.nextClient(), let socket = monitor.socket.take() {
+      while let client = await nextClient(monitor), let socket = monitor.socket.take() {
         let session = try await sessions.open(monitor.id, client: client, monitor: socket)
         // A monitor that QEMU closed was removed by somebody else.
         guard await monitor.serve(session) == .drained, monitor.takesFurtherClients else { break }
@@ -94,6 +96,15 @@ public final class AddedMonitors {
     if monitor.socket != nil { await sessions.removeMonitor(monitor.id, logger) }
     monitor.socket = nil
     forget(monitor)
+  }
+
+  /// The next client that may speak on the monitor. A descriptor that came with the call was who called's to give.
+  private func nextClient(_ monitor: AddedMonitor) async -> OwnedDescriptor? {
+    while let client = await monitor.nextClient() {
+      guard let authorisation, monitor.takesFurtherClients else { return client }
+      if authorisation.admits(client, to: monitor.id) { return client }
+    }
+    return nil
   }
 
   private func forget(_ monitor: AddedMonitor) {

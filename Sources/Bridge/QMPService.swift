@@ -33,10 +33,13 @@ public final class QMPService {
   /// Asks QEMU what it can, adds that as an interface to `server`, and serves the calls. If it cannot be done, the log says why,
   /// and the daemon goes on without the interface.
   ///
+  /// - Parameter authorisation: is told which commands the methods are.
   /// - Returns: whether it is served.
-  public static func add(to server: VarlinkServer, machine: Machine, logger: Logger) async -> Bool {
+  public static func add(
+    to server: VarlinkServer, machine: Machine, authorisation: Authorisation? = nil, logger: Logger
+  ) async -> Bool {
     do {
-      try await add(to: server, machine, logger)
+      try await add(to: server, machine, authorisation, logger)
       // A description that is a quarter of a megabyte as text has been here several times over.
       returnFreeMemory()
       return true
@@ -46,7 +49,9 @@ public final class QMPService {
     }
   }
 
-  private static func add(to server: VarlinkServer, _ machine: Machine, _ logger: Logger) async throws {
+  private static func add(
+    to server: VarlinkServer, _ machine: Machine, _ authorisation: Authorisation?, _ logger: Logger
+  ) async throws {
     let start = ContinuousClock.now
     let reply = try await schemaReply(of: machine)
     let asked = ContinuousClock.now
@@ -58,6 +63,7 @@ public final class QMPService {
       return (translation, parsed)
     }
     let service = QMPService(translation, machine, logger)
+    authorisation?.add(Dictionary(uniqueKeysWithValues: translation.commands.map { ("\(name).\($0.method)", $0.name) }))
     try server.add(VarlinkInterface(parsed, kinds: ["SubscribeEvents": .more]))
     try service.bind(to: server)
     let milliseconds = { (duration: Duration) in "\(Int((duration / .milliseconds(1)).rounded()))" }

@@ -20,9 +20,13 @@ public final class Sessions {
     public var parkAfter: Duration?
     /// How many monitors the sessions may have at once; one more waits for one.
     public var activeMonitors: Int
+    /// Whether the commands of sessions with full access are logged.
+    public var audits: Bool
     public init(
-      total: Int = 1024, perUser: Int = 512, unread: Int = 16 << 20, parkAfter: Duration? = .seconds(5), activeMonitors: Int = 256
+      total: Int = 1024, perUser: Int = 512, unread: Int = 16 << 20, parkAfter: Duration? = .seconds(5), activeMonitors: Int = 256,
+      audits: Bool = false
     ) {
+      self.audits = audits
       self.total = total
       self.perUser = perUser
       self.unread = unread
@@ -148,6 +152,13 @@ public final class Sessions {
     var options = Relay.Options()
     options.unreadLimit = limits.unread
     if access == .query { options.refusal = { QueryAccess.refusal($0) } }
+    if access == .full, limits.audits {
+      var logger = logger
+      logger[metadataKey: "session"] = "\(id)"
+      logger[metadataKey: "uid"] = "\(peer.user.map(String.init) ?? "unknown")"
+      let trail = AuditTrail(logger)
+      options.onInput = { trail.consume($0) }
+    }
     let relay: Relay
     do {
       relay = try Relay(client: client, monitor: monitor, options: options)

@@ -21,12 +21,23 @@ extension Machine {
     cancelled: Promise<Void> = Promise()
   ) async throws(MachineError) -> Machine {
     let devices = try await StartDevices.prepare(configuration, logger: logger)
-    do {
-      do {
-        return try await start(configuration, devices, responseLimit, logger, cancelled, endsWithParent: true)
-      } catch .startFailed(_, let lastWords) where QEMUCommandLine.refusesEndWithParent(lastWords) && cancelled.result == nil {
-        logger.notice("this QEMU cannot be made to end with the daemon: should the daemon be killed, it goes on")
-        return try await start(configuration, devices, responseLimit, logger, cancelled, endsWithParent: false)
+    do throws(MachineError) {
+      var offer = Offer(endsWithParent: true, isSandboxed: configuration.isSandboxed)
+      while true {
+        do throws(MachineError) {
+          return try await start(configuration, devices, responseLimit, logger, cancelled, offer)
+        } catch {
+          guard case .startFailed(_, let lastWords) = error, cancelled.result == nil else { throw error }
+          if offer.endsWithParent, QEMUCommandLine.refusesEndWithParent(lastWords) {
+            logger.notice("this QEMU cannot be made to end with the daemon: should the daemon be killed, it goes on")
+            offer.endsWithParent = false
+          } else if offer.isSandboxed, configuration.sandbox == .auto, QEMUSandbox.isRefused(lastWords) {
+            logger.notice("this QEMU has no sandbox: it runs without")
+            offer.isSandboxed = false
+          } else {
+            throw error
+          }
+        }
       }
     } catch {
       let explained = await devices.explain(error)
@@ -35,20 +46,29 @@ extension Machine {
     }
   }
 
+  /// What QEMU is asked for that not every QEMU can.
+  private struct Offer {
+    var endsWithParent: Bool
+    var isSandboxed: Bool
+  }
+
   private static func start(
     _ configuration: VirtualMachineConfiguration, _ devices: StartDevices, _ responseLimit: Duration, _ logger: Logger,
-    _ cancelled: Promise<Void>, endsWithParent: Bool
+    _ cancelled: Promise<Void>, _ offer: Offer
   ) async throws(MachineError) -> Machine {
     let process: ChildProcess
     let control: QMPClient
     do throws(SystemdError) {
       let useKVM = try choosesKVM(configuration.accelerator, logger: logger)
-      let commandLine = QEMUCommandLine(configuration, useKVM: useKVM, devices: devices.commandLine, endsWithParent: endsWithParent)
+      let commandLine = QEMUCommandLine(
+        configuration, useKVM: useKVM, devices: devices.commandLine, endsWithParent: offer.endsWithParent, isSandboxed: offer.isSandboxed)
+      let words = (configuration.user?.launcher ?? []) + [configuration.qemu] + commandLine.arguments
+      if let user = configuration.user { try devices.commandLine.give(to: user) }
       let pair = try SocketPair()
       let theirs = try pair.theirs.duplicate()
       control = try QMPClient(pair.takeOurs())
       process = try ChildProcess(
-        configuration.qemu, commandLine.arguments, descriptors: [theirs.raw] + devices.commandLine.inherited.map { $0.descriptor.raw },
+        words[0], Array(words.dropFirst()), descriptors: [theirs.raw] + devices.commandLine.inherited.map { $0.descriptor.raw },
         usesTerminal: configuration.console == .terminal
       ) { line in logger.warning("\(line)", metadata: ["source": "qemu"]) }
     } catch {
@@ -107,4 +127,9 @@ extension Machine {
       return false
     }
   }
+}
+
+extension VirtualMachineConfiguration {
+  /// Whether QEMU is to have a sandbox of our making.
+  fileprivate var isSandboxed: Bool { sandbox != .no && !QEMUSandbox.isSaid(in: qemuArguments) }
 }

@@ -11,7 +11,9 @@ struct QEMUCommandLine {
   let arguments: [String]
 
   @EventLoopActor
-  init(_ configuration: VirtualMachineConfiguration, useKVM: Bool, devices: CommandLineDevices, endsWithParent: Bool) {
+  init(
+    _ configuration: VirtualMachineConfiguration, useKVM: Bool, devices: CommandLineDevices, endsWithParent: Bool, isSandboxed: Bool = false
+  ) {
     var arguments = [
       "-name", "guest=\(configuration.name)",
       "-no-user-config", "-nodefaults",
@@ -28,6 +30,7 @@ struct QEMUCommandLine {
     } else if endsWithParent {
       arguments += ["-run-with", "\(Self.endWithParent)=on"]
     }
+    if isSandboxed { arguments += QEMUSandbox.arguments(besides: configuration.qemuArguments) }
     // Who names a machine type knows which processor goes with it; some types take none.
     if configuration.qemuArguments.allSatisfy({ !["-machine", "--machine", "-M"].contains($0) }) {
       arguments += ["-machine", "q35", "-cpu", useKVM ? "host" : "max"] + Self.hotplugPorts

@@ -62,6 +62,10 @@ public struct VirtualMachineConfiguration: Sendable {
   /// Where QEMU also listens for QMP, for a daemon that attaches to it when this one has gone; nil ends QEMU with this process,
   /// however that ends.
   public var socketForOthers: FilePath?
+  /// Whether QEMU denies itself the system calls that it does not need; auto does without where QEMU was built so.
+  public var sandbox = Tristate.auto
+  /// Who QEMU runs as; nil for the user of this process.
+  public var user: QEMUUser?
   /// Handed to QEMU as they are, behind everything else.
   public var qemuArguments: [String] = []
 

@@ -20,6 +20,8 @@ struct MessageSplitter {
   private var start = 0
   private var scanned = 0
   private var depth = 0
+  /// How deep the brackets of the message at `start` have been nested so far.
+  private var deepest = 0
   private var inString = false
   private var afterBackslash = false
   /// What comes is dropped up to a line's end that an opening brace follows, where every server begins a message.
@@ -32,7 +34,7 @@ struct MessageSplitter {
   mutating func skipUnfinished() {
     guard depth > 0 else { return }
     buffer.removeAll()
-    (start, scanned, depth) = (0, 0, 0)
+    (start, scanned, depth, deepest) = (0, 0, 0, 0)
     (inString, afterBackslash) = (false, false)
     (skipping, afterLineEnd) = (true, false)
   }
@@ -59,12 +61,13 @@ struct MessageSplitter {
     buffer.append(contentsOf: bytes)
   }
 
-  /// Calls `body` with the next whole message, followed by a NUL that is part of the view; valid during the call.
+  /// Calls `body` with the next whole message, followed by a NUL that is part of the view, and how deep its brackets are nested; the
+  /// view is valid during the call.
   ///
   /// - Returns: nil when no whole message is there.
   /// - Throws: ``Fault``. After ``Fault/notAnObject(_:)`` the splitter is of no further use; after ``Fault/tooLong(limit:beginning:)`` it
   ///   goes on with the next line that begins a message.
-  mutating func next<Result>(_ body: (UnsafeBufferPointer<UInt8>) -> Result) throws(Fault) -> Result? {
+  mutating func next<Result>(_ body: (UnsafeBufferPointer<UInt8>, Int) -> Result) throws(Fault) -> Result? {
     guard let end = try scan() else {
       // There may have been a line's end behind the last message.
       releaseIfEmpty()
@@ -72,6 +75,8 @@ struct MessageSplitter {
     }
     let range = start..<end
     start = end
+    let depth = deepest
+    deepest = 0
     // The parser wants a terminator; the byte that stands there is put back.
     let overwritten: UInt8? = end < buffer.count ? buffer[end] : nil
     if overwritten == nil { buffer.append(0) } else { buffer[end] = 0 }
@@ -79,7 +84,7 @@ struct MessageSplitter {
       if let overwritten { buffer[end] = overwritten } else { buffer.removeLast() }
       releaseIfEmpty()
     }
-    return buffer.withUnsafeBufferPointer { body(UnsafeBufferPointer(rebasing: $0[range.lowerBound...range.upperBound])) }
+    return buffer.withUnsafeBufferPointer { body(UnsafeBufferPointer(rebasing: $0[range.lowerBound...range.upperBound]), depth) }
   }
 
   private mutating func releaseIfEmpty() {
@@ -112,6 +117,7 @@ struct MessageSplitter {
           start = scanned - 1
         }
         depth += 1
+        deepest = max(deepest, depth)
       case UInt8(ascii: "}"), UInt8(ascii: "]"):
         guard depth > 0 else { throw .notAnObject(byte) }
         depth -= 1

@@ -19,6 +19,9 @@ public final class QMPClient {
   /// The longest message accepted from the server, in bytes; `query-qmp-schema`, the longest known, has a quarter of a million. The
   /// reply that is longer is lost, and no other.
   public static let maximumMessage = 32 << 20
+  /// How deep a message may be nested whose contents are looked at. libsystemd makes no values deeper than 2048 levels, and what is
+  /// passed on in a typed form may have twice as many as it came with.
+  public nonisolated static let deepestMessage = 1000
 
   private let socket: OwnedDescriptor
   private var readiness: EventSource?
@@ -359,7 +362,7 @@ public final class QMPClient {
       while endedBy == nil {
         let next: Incoming?
         do throws(MessageSplitter.Fault) {
-          next = try splitter.next { read($0) }
+          next = try splitter.next { read($0, depth: $1) }
         } catch .tooLong(let limit, let beginning) {
           try passOver(MessageKind(of: beginning), "it is longer than \(limit) bytes")
           continue
@@ -387,10 +390,11 @@ public final class QMPClient {
   }
 
   /// Takes a message with a NUL behind it for what it is.
-  private func read(_ bytes: UnsafeBufferPointer<UInt8>) -> Incoming {
+  private func read(_ bytes: UnsafeBufferPointer<UInt8>, depth: Int) -> Incoming {
     let text = bytes.dropLast()
     if isForwarded(bytes) { return .forwarded(onOneLine(text)) }
     do throws(JSONError) {
+      if depth > Self.deepestMessage { throw JSONError("nested deeper than \(Self.deepestMessage) levels") }
       let message = try JSONVariant(parsingTerminated: bytes)
       if message["QMP"] != nil { greetingText = onOneLine(text) }
       return .parsed(message, text: keepsEventText && message["event"] != nil ? onOneLine(text) : [])

@@ -27,6 +27,8 @@ public final class Relay {
     /// Says why a command is refused, in words for the client; nil permits it. Without it everything is permitted, malformed
     /// input included, which is QEMU's to answer.
     public var refusal: (@EventLoopActor @Sendable (JSONVariant) -> String?)?
+    /// Called with what the client writes, before it goes anywhere.
+    public var onInput: (@EventLoopActor @Sendable (UnsafeRawBufferPointer) -> Void)?
     public init() {}
   }
 
@@ -265,6 +267,7 @@ public final class Relay {
   }
 
   private func take(_ chunk: UnsafeRawBufferPointer, _ descriptors: inout PassedDescriptors) {
+    options.onInput?(chunk)
     statistics.bytesFromClient += chunk.count
     statistics.lastActivity = .now
     statistics.lastCommand = statistics.lastActivity

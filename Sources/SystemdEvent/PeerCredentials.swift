@@ -24,6 +24,20 @@ public struct PeerCredentials: Sendable, Equatable {
     self.init(user: credentials.uid, group: credentials.gid, process: credentials.pid)
   }
 
+  /// The groups of the process at the other end of a socket beside its first, as they were when it connected (SO_PEERGROUPS); none
+  /// if that is not known.
+  public static func supplementaryGroups(of socket: CInt) -> [UInt32] {
+    var groups: [gid_t] = []
+    // The kernel says how much room it needs. A process has 65536 groups at most.
+    var length = socklen_t(0)
+    while getsockopt(socket, SOL_SOCKET, SO_PEERGROUPS, &groups, &length) != 0 {
+      let count = Int(length) / MemoryLayout<gid_t>.size
+      guard errno == ERANGE, count > groups.count else { return [] }
+      groups = [gid_t](repeating: 0, count: count)
+    }
+    return Array(groups.prefix(Int(length) / MemoryLayout<gid_t>.size))
+  }
+
   /// `struct ucred` of unix(7), which Glibc's module does not have.
   private struct KernelCredentials {
     var pid: pid_t = 0

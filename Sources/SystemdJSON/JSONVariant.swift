@@ -52,6 +52,8 @@ public final class JSONVariant {
 
   /// Calls `body` with the value as JSON text in its shortest form: no spaces, no line end.
   public func withText<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) rethrows -> Result {
+    // libsystemd takes no null pointer for a null here.
+    guard let pointer else { return try "null".withCString { try body(UnsafeRawBufferPointer(start: $0, count: 4)) } }
     var text: UnsafeMutablePointer<CChar>?
     let length = sd_json_variant_format(pointer, sd_json_format_flags_t(rawValue: 0), &text)
     guard length >= 0, let text else { preconditionFailure("sd_json_variant_format: errno \(-length)") }
@@ -64,7 +66,7 @@ public final class JSONVariant {
 
   // MARK: taking apart
 
-  public var isNull: Bool { sd_json_variant_is_null(pointer) != 0 }
+  public var isNull: Bool { pointer == nil || sd_json_variant_is_null(pointer) != 0 }
   public var isObject: Bool { sd_json_variant_is_object(pointer) != 0 }
   public var isArray: Bool { sd_json_variant_is_array(pointer) != 0 }
 
@@ -172,7 +174,8 @@ extension JSONVariant: @EventLoopActor CustomStringConvertible {
 
 extension JSONVariant: @EventLoopActor Equatable {
   public static func == (left: JSONVariant, right: JSONVariant) -> Bool {
-    sd_json_variant_equal(left.pointer, right.pointer) != 0
+    // There are two ways to say null.
+    left.isNull ? right.isNull : sd_json_variant_equal(left.pointer, right.pointer) != 0
   }
 }
 

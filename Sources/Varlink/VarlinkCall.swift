@@ -14,6 +14,8 @@ public final class VarlinkCall {
   public let parameters: JSONVariant
   /// Who calls.
   public var peer: PeerCredentials { connection.peer }
+  /// The groups of the caller beside its first, as they were when it connected. Asked for each time; none if it has gone.
+  public var peerGroups: [UInt32] { callerIsGone ? [] : connection.peerGroups }
 
   private let connection: VarlinkConnection
   private let flags: sd_varlink_method_flags_t

@@ -35,6 +35,9 @@ final class VarlinkConnection {
       process: sd_varlink_get_peer_pid(link, &process) >= 0 ? process : nil)
   }
 
+  /// The groups of the peer's process beside its first.
+  var peerGroups: [UInt32] { PeerCredentials.supplementaryGroups(of: sd_varlink_get_fd(link)) }
+
   // MARK: driving it
 
   /// Whether libsystemd is at work on this connection, and we were called from there.

@@ -28,7 +28,10 @@ public final class VarlinkServer {
   public struct Limits: Sendable {
     public var connections: UInt32
     public var connectionsPerUser: UInt32
-    public init(connections: UInt32 = 4096, connectionsPerUser: UInt32 = 1024) {
+    /// How many of them may be of callers who may do nothing.
+    public var strangers: Int
+    public init(connections: UInt32 = 4096, connectionsPerUser: UInt32 = 1024, strangers: Int = 32) {
+      self.strangers = strangers
       self.connections = connections
       self.connectionsPerUser = connectionsPerUser
     }
@@ -42,6 +45,13 @@ public final class VarlinkServer {
   private var interfaces: [VarlinkInterface] = []
   private var methods: [String: Method] = [:]
   private var connections: [OpaquePointer: VarlinkConnection] = [:]
+  /// Looks at each call before its handler gets it, and throws if it may not be made.
+  public var admission: (@EventLoopActor (VarlinkCall) throws(VarlinkError) -> Void)?
+  /// Tells who may make no call at all, by the credentials and the supplementary groups. Of these, ``Limits/strangers`` connections are
+  /// accepted, enough to tell them so.
+  public var isStranger: (@EventLoopActor (PeerCredentials, () -> [UInt32]) -> Bool)?
+  private let mostStrangers: Int
+  private var strangers = 0
   private struct Method {
     let kind: VarlinkInterface.MethodKind
     let handler: Handler
@@ -60,6 +70,7 @@ public final class VarlinkServer {
     guard let server else { throw SystemdError("sd_varlink_server_new", .noMemory) }
     self.server = server
     self.errorReply = errorReply
+    mostStrangers = limits.strangers
     try check("sd_varlink_server_set_info", sd_varlink_server_set_info(server, info.vendor, info.product, info.version, info.url))
     try check("sd_varlink_server_set_connections_max", sd_varlink_server_set_connections_max(server, limits.connections))
     try check(
@@ -213,6 +224,14 @@ public final class VarlinkServer {
   private func connected(_ link: OpaquePointer) {
     let connection = VarlinkConnection(link)
     connections[link] = connection
+    if let isStranger, isStranger(connection.peer, { connection.peerGroups }) {
+      strangers += 1
+      connection.atEnd { [weak self] in self?.strangers -= 1 }
+      guard strangers <= mostStrangers else {
+        sd_varlink_close(link)
+        return
+      }
+    }
     // It cannot be served.
     do throws(SystemdError) { try connection.drive() } catch { sd_varlink_close(link) }
   }
@@ -223,6 +242,7 @@ public final class VarlinkServer {
       let method = methods[String(cString: name)]
     else { return }
     let call = VarlinkCall(connection, method: String(cString: name), parameters: parameters, flags: flags)
+    do throws(VarlinkError) { try admission?(call) } catch { return call.fail(error) }
     switch method.kind {
     case .more where !call.wantsMore: return call.fail(.expectedMore)
     case .upgrade where !call.wantsUpgrade: return call.fail(.expectedUpgrade)

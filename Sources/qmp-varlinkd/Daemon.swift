@@ -36,17 +36,21 @@ final class Daemon {
   private let sockets: PassedSockets
   private let stopLimits: Machine.StopLimits?
   private let sessionLimits: Sessions.Limits
+  private let authorisation: Authorisation
   private let logger: Logger
   private let stopRequested = Promise<Void>()
   private let hurry = Promise<Void>()
   private var signals: [EventSource] = []
 
-  private init(_ options: ServiceOptions, _ sockets: PassedSockets, _ stopLimits: Machine.StopLimits?, _ logger: Logger) {
+  private init(
+    _ options: ServiceOptions, _ sockets: PassedSockets, _ stopLimits: Machine.StopLimits?, _ policy: Policy, _ logger: Logger
+  ) {
     self.options = options
     self.sockets = sockets
+    authorisation = Authorisation(policy, logger: logger)
     sessionLimits = Sessions.Limits(
       total: options.maxSessions, perUser: options.maxSessionsPerUser, unread: options.unreadLimit << 20,
-      parkAfter: options.parkAfter.duration, activeMonitors: options.maxActiveMonitors)
+      parkAfter: options.parkAfter.duration, activeMonitors: options.maxActiveMonitors, audits: options.audit)
     self.stopLimits = stopLimits
     self.logger = logger
   }
@@ -83,6 +87,11 @@ final class Daemon {
       logger.error("\(error)")
       throw ExitCode(Status.failure)
     }
+    let policy: Policy
+    do throws(PolicyFile.Failure) { policy = try PolicyFile.read(options.policy, owner: geteuid()) } catch {
+      logger.error("\(error)")
+      throw ExitCode(Status.failure)
+    }
     let directory: RuntimeDirectory
     do throws(RuntimeDirectory.Failure) {
       let location = try RuntimeDirectory.location(
@@ -95,7 +104,7 @@ final class Daemon {
     let socket = sockets.isEmpty ? directory.controlSocket : sockets.path
     let folder = directory.path
     startTask {
-      let daemon = Daemon(options, sockets, stopLimits, logger)
+      let daemon = Daemon(options, sockets, stopLimits, policy, logger)
       EventLoop.shared.exit(await daemon.serve(source, in: folder, socket: socket))
     }
     let status = try EventLoop.shared.run()
@@ -149,7 +158,12 @@ final class Daemon {
     let info = VarlinkServer.Info(vendor: "qmp-varlink", product: "qmp-varlinkd", version: programVersion)
     let server = try VarlinkServer(info, limits: connectionLimits(), errorReply: varlinkError(for:))
     try ServedInterfaces.add(to: server)
-    if let socket, sockets.isEmpty { try server.listen(on: socket, mode: 0o600) } else { try sockets.listen(server) }
+    authorisation.guards(server)
+    if let socket, sockets.isEmpty {
+      try server.listen(on: socket, mode: authorisation.socketMode)
+    } else {
+      try sockets.listen(server)
+    }
     return server
   }
 
@@ -160,7 +174,8 @@ final class Daemon {
     try MachineInstanceService.add(to: server, machine: machine, unreadLimit: sessionLimits.unread)
     try QemuMachineInstanceService.add(to: server, sessions: sessions)
     try SessionsService.add(to: server, sessions: sessions)
-    let monitors = AddedMonitors(machine: machine, sessions: sessions, limit: options.maxMonitors, logger: logger)
+    let monitors = AddedMonitors(
+      machine: machine, sessions: sessions, limit: options.maxMonitors, authorisation: authorisation, logger: logger)
     try MonitorsService.add(to: server, monitors: monitors)
     try server.serve()
     let connectionsEnded = Promise<Void>()
@@ -214,10 +229,10 @@ final class Daemon {
   private func announce(_ status: String, _ machine: Machine, _ server: VarlinkServer) {
     ServiceManager.ready("Serving \(status)", leader: machine.qemuProcess)
     // Beside the rest, and a moment later: QEMU takes some 50 ms to describe itself, and who waited for READY is about to call.
-    startTask { [logger] in
+    startTask { [logger, authorisation] in
       _ = await Promise<Void>().value(within: Self.firstCalls)
       if let modes = try? await machine.sessionModes() { logger.info("\(modes)") }
-      let isServed = await QMPService.add(to: server, machine: machine, logger: logger)
+      let isServed = await QMPService.add(to: server, machine: machine, authorisation: authorisation, logger: logger)
       ServiceManager.status("Serving \(status), \(isServed ? "with" : "without") \(QMPService.name)")
     }
   }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 import Machine
 import SystemPackage
 import SystemdEvent
@@ -61,6 +62,29 @@ struct RunCommand: ParsableCommand {
   @Option(name: .long, help: ArgumentHelp("How long the guest may take to power off.", valueName: "seconds"))
   var stopTimeout = 60
 
+  @Option(
+    name: .long,
+    help: ArgumentHelp(
+      """
+      The user that QEMU runs as when the daemon is root's. Disks may be root's alone: QEMU gets them as descriptors. A kernel, an \
+      initial RAM disk and /dev/kvm are for that user to open.
+      """, valueName: "user"),
+    transform: { text in
+      guard let user = QEMUUser(text) else { throw ValidationError("there is no user '\(text)' but root") }
+      return user
+    })
+  var runAs: QEMUUser?
+
+  @Option(
+    name: .long,
+    help: ArgumentHelp(
+      """
+      Whether QEMU denies itself the system calls that it should not need; a command that makes it do such a one ends it. 'auto' does \
+      without where QEMU cannot.
+      """, valueName: "auto|yes|no"),
+    transform: parseTristate)
+  var sandbox = Tristate.auto
+
   @Flag(
     name: .long,
     help: """
@@ -86,6 +110,8 @@ struct RunCommand: ParsableCommand {
     if sharesFolders, qemuArguments.contains(where: { $0 == "-m" || $0 == "--m" }) {
       throw ValidationError("-m behind -- cannot be used with --bind, --bind-ro and --directory: use --memory.")
     }
+    if runAs != nil, keepRunning { throw ValidationError("--run-as cannot be used with --keep-running.") }
+    if runAs != nil, geteuid() != 0 { throw ValidationError("--run-as is for root.") }
     if accel != nil, kvm != nil { throw ValidationError("--accel cannot be used with --kvm.") }
   }
 
@@ -116,6 +142,8 @@ struct RunCommand: ParsableCommand {
       case let path?: .file(FilePath(path))
       }
     configuration.qemuArguments = qemuArguments
+    configuration.sandbox = sandbox
+    configuration.user = runAs
     let stopLimits = keepRunning ? nil : Machine.StopLimits(powerOff: .seconds(stopTimeout))
     try Daemon.run(service, stopLimits: stopLimits) {
       [configuration, service, keepRunning] directory, logger, cancelled throws(MachineError) in

@@ -96,6 +96,19 @@ struct ServiceOptions: ParsableArguments {
       "How long QEMU may take to answer before calls fail and the machine's status is 'unresponsive'.", valueName: "seconds"))
   var responseLimit = 10
 
+  @Option(
+    name: .long,
+    help: ArgumentHelp(
+      """
+      Who else may do what; see POLICY. Without it that is what /etc/qmp-varlink/policy says, and if there is none, the daemon's \
+      user and root may do everything, and others nothing.
+      """, valueName: "file"),
+    completion: .file())
+  var policy: FilePath?
+
+  @Flag(name: .long, help: "Log every command of sessions with full access: its name, and its arguments without secrets.")
+  var audit = false
+
   @Option(name: .long, help: ArgumentHelp("The least severe messages to log.", valueName: "level"))
   var logLevel: Logger.Level = .info
 

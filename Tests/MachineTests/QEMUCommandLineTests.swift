@@ -10,13 +10,14 @@ import Testing
 @Suite(.onEventLoop) struct QEMUCommandLineTests {
   @EventLoopActor
   private func arguments(
-    kvm: Bool = false, endsWithParent: Bool = false, devices: CommandLineDevices? = nil,
+    kvm: Bool = false, endsWithParent: Bool = false, isSandboxed: Bool = false, devices: CommandLineDevices? = nil,
     _ configure: (inout VirtualMachineConfiguration) -> Void = { _ in }
   ) throws -> [String] {
     var configuration = VirtualMachineConfiguration(name: try #require(MachineName("web-1.example")))
     configure(&configuration)
     let parts = devices ?? CommandLineDevices(ports: StartPorts(qemuArguments: configuration.qemuArguments))
-    return QEMUCommandLine(configuration, useKVM: kvm, devices: parts, endsWithParent: endsWithParent).arguments
+    return QEMUCommandLine(configuration, useKVM: kvm, devices: parts, endsWithParent: endsWithParent, isSandboxed: isSandboxed)
+      .arguments
   }
 
   @Test("the least that a machine needs") @EventLoopActor
@@ -44,6 +45,29 @@ import Testing
     #expect(kept[16...17] == ["-qmp", "unix:/run/a,,b/qmp,server=on,wait=off"])
     #expect(!kept.contains("-run-with"))
   }
+
+  @Test("QEMU denies itself what it should not need; to start programs only where its arguments may want it") @EventLoopActor
+  func sandbox() throws {
+    let sandboxed = try arguments(isSandboxed: true)
+    let place = try #require(sandboxed.firstIndex(of: "-sandbox"))
+    #expect(sandboxed[place + 1] == "on,obsolete=deny,elevateprivileges=deny,resourcecontrol=deny,spawn=deny")
+    for own in ["tap,id=n", "user,id=n,smb=/srv", "user,id=n,guestfwd=tcp:10.0.2.100:1234-cmd:cat", "bridge,br=b"] {
+      let spawning = try arguments(isSandboxed: true) { $0.qemuArguments = ["-netdev", own] }
+      #expect(spawning[place + 1] == "on,obsolete=deny,elevateprivileges=deny,resourcecontrol=deny", "\(own)")
+    }
+    #expect(!(try arguments().contains("-sandbox")))
+    #expect(QEMUSandbox.isSaid(in: ["-sandbox", "off"]) && QEMUSandbox.isSaid(in: ["--sandbox"]) && !QEMUSandbox.isSaid(in: ["-s"]))
+  }
+
+  @Test(
+    "a QEMU that has no sandbox is known by its words",
+    arguments: [
+      ("qemu: -sandbox on,spawn=deny: There is no option group 'sandbox'", true), ("qemu: -sandbox: invalid option", true),
+      ("qemu: sandboxing request but seccomp is not compiled into this build", true),
+      ("qemu: failed to install seccomp syscall filter in the kernel", true),
+      ("qemu: Could not open '/srv/sandbox/seccomp': No such file or directory", false), ("", false),
+    ])
+  func unsandboxed(words: String, isRefused: Bool) { #expect(QEMUSandbox.isRefused(["warning", words]) == isRefused) }
 
   @Test(
     "a QEMU that does not know how to end with its parent is known by its words",

@@ -34,7 +34,7 @@ final class ScriptedQEMU {
     {
       peer.received[consumed...].withUnsafeBytes { splitter.append($0) }
       consumed = peer.received.count
-      while let text = try? splitter.next({ String(decoding: $0.dropLast(), as: UTF8.self) }) {
+      while let text = try? splitter.next({ text, _ in String(decoding: text.dropLast(), as: UTF8.self) }) {
         commands.append(text)
         for waiter in seen { waiter() }
         guard let name = (try? JSONVariant(parsing: text))?["execute"]?.string, let reply = answer(name) else { continue }

@@ -36,6 +36,7 @@ import Testing
     Case("invalid UTF-8 in a string", bytes: Array(#"{"return": ""#.utf8) + [0xC3, 0x28] + Array(#""}"#.utf8)),
     Case("a lone surrogate", #"{"return": "\ud800"}"#),
     Case("a NUL in a string", #"{"return": "a"# + "\0" + #"b"}"#),
+    Case("nesting deeper than is passed on", deep(QMPClient.deepestMessage)),
     Case("nesting of 5000", deep(5000)),
     Case("nesting of 300000", deep(300_000)),
     Case("0xFF", bytes: [0xFF]),

@@ -112,7 +112,7 @@ import Testing
   }
 
   /// The message, which must have its NUL behind it.
-  private static func text(_ bytes: UnsafeBufferPointer<UInt8>) -> String {
+  private static func text(_ bytes: UnsafeBufferPointer<UInt8>, _ depth: Int) -> String {
     bytes.last == 0 ? String(decoding: bytes.dropLast(), as: UTF8.self) : "not terminated"
   }
 
@@ -128,7 +128,9 @@ import Testing
     for chunks in chunkings(Array(after.utf8)) {
       var splitter = MessageSplitter(limit: 1000)
       var found: [String] = []
-      func take() throws { while let text = try splitter.next({ String(decoding: $0.dropLast(), as: UTF8.self) }) { found.append(text) } }
+      func take() throws {
+        while let text = try splitter.next({ text, _ in String(decoding: text.dropLast(), as: UTF8.self) }) { found.append(text) }
+      }
       Array(before.utf8).withUnsafeBytes { splitter.append($0) }
       try take()
       splitter.skipUnfinished()

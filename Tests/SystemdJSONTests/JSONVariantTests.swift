@@ -173,4 +173,12 @@ import Testing
     #expect(JSONVariant.string(odd).string == "a\u{FFFD}b\u{FFFD}")
     #expect(JSONVariant.string("").string == "")
   }
+
+  @Test("null that was made is null that was read") @EventLoopActor
+  func null() throws {
+    #expect(JSONVariant.null == (try JSONVariant(parsing: "null")))
+    #expect(try JSONVariant(parsing: "null") == .null)
+    #expect(JSONVariant.null.text == "null")
+    #expect(JSONVariant.null != .boolean(false) && JSONVariant.boolean(false) != .null)
+  }
 }

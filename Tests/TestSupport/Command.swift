@@ -46,6 +46,8 @@ public func withTemporaryDirectory<Result>(
   var template = Array("/tmp/qmp-varlink-test-XXXXXX".utf8CString)
   guard mkdtemp(&template) != nil else { throw Errno(rawValue: errno) }
   let path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+  // A daemon that a test runs as another user has to reach what is in it.
+  guard chmod(path, 0o755) == 0 else { throw Errno(rawValue: errno) }
   func remove() async throws { _ = try await command("rm", ["-rf", "--one-file-system", path]) }
   do {
     let result = try await body(FilePath(path))

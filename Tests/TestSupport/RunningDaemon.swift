@@ -208,7 +208,7 @@ public final class NotifySocket {
     let bound = withUnsafePointer(to: &address) {
       $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(raw, $0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
     }
-    guard bound == 0 else { throw SystemdError.last("bind") }
+    guard bound == 0, chmod(path.string, 0o666) == 0 else { throw SystemdError.last("bind") }
     source = try EventSource.descriptor(raw, .readable) { [weak self] _ in
       var buffer = [UInt8](repeating: 0, count: 4096)
       let count = recv(raw, &buffer, buffer.count, CInt(MSG_DONTWAIT))

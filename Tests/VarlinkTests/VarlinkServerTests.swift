@@ -57,6 +57,34 @@ import Varlink
     }
   }
 
+  @Test("calls that are not admitted fail, and callers who may do nothing have few connections") @EventLoopActor
+  func admission() async throws {
+    let service = try TestService(limits: VarlinkServer.Limits(strangers: 2))
+    let callers = Callers()
+    service.server.isStranger = { peer, groups in
+      #expect(peer.user == getuid() && !groups().contains(.max))
+      return callers.areStrangers
+    }
+    service.server.admission = { call throws(VarlinkError) in
+      if call.method == "test.service.Echo" { throw VarlinkError("org.varlink.service.PermissionDenied") }
+    }
+    let first = try service.connect()
+    let refusal = #"{"error":"org.varlink.service.PermissionDenied"}"#
+    #expect(try await first.call("test.service.Echo", #"{"text":"x"}"#) == refusal)
+    #expect(try await first.call("test.service.Fail", #"{"kind":"known"}"#) != refusal)
+    let second = try service.connect()
+    #expect(try await second.call("test.service.Echo", #"{"text":"x"}"#) == refusal)
+    let third = try service.connect()
+    try await third.peer.waitForEnd()
+    // Others are not concerned, and places come back.
+    callers.areStrangers = false
+    #expect(try await service.connect().call("test.service.Echo", #"{"text":"x"}"#) == refusal)
+    callers.areStrangers = true
+    first.peer.close()
+    while service.server.connectionCount > 2 { try await quiet() }
+    #expect(try await service.connect().call("test.service.Echo", #"{"text":"x"}"#) == refusal)
+  }
+
   @Test("shutting down ends every connection") @EventLoopActor
   func shutDown() async throws {
     let service = try TestService()
@@ -130,4 +158,10 @@ import Varlink
     }
     return false
   }
+}
+
+/// What those who connect from now on are.
+@EventLoopActor
+private final class Callers {
+  var areStrangers = true
 }

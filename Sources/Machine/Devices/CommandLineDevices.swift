@@ -1,3 +1,4 @@
+import Glibc
 import SystemPackage
 import SystemdEvent
 import SystemdJSON
@@ -22,6 +23,16 @@ struct CommandLineDevices {
   private mutating func inherit(_ file: OpenFile) -> CInt {
     inherited.append(file)
     return QEMUCommandLine.controlDescriptor + CInt(inherited.count)
+  }
+
+  /// Lets a user open what is inherited and has no name: QEMU opens it anew. What has a name stays as it is.
+  func give(to user: QEMUUser) throws(SystemdError) {
+    for file in inherited {
+      var status = stat()
+      guard fstat(file.descriptor.raw, &status) == 0 else { throw .last("fstat") }
+      guard status.st_mode & S_IFMT == S_IFREG, status.st_nlink == 0 else { continue }
+      guard fchown(file.descriptor.raw, user.id, user.group) == 0 else { throw .last("cannot give a file to \(user.name)") }
+    }
   }
 
   /// - Parameter variables: a copy that is the machine's own.
