@@ -56,6 +56,7 @@ public final class Sessions {
   private var watchers: [Int: (Change, Session) -> Void] = [:]
   private var nextWatcher = 0
   private var empty: Promise<Void>?
+  private let crowd = Crowd()
   private var spareTimer: EventSource?
   /// How long a new session waits when all monitors are in use. Those that have them may never give them back.
   private static let turnLimit = Duration.seconds(10)
@@ -199,6 +200,7 @@ public final class Sessions {
     var logger = logger
     logger[metadataKey: "session"] = "\(session.id)"
     all.append(session)
+    crowd.enter()
     session.relay.onStateChange = { [weak self, weak session] in
       guard let self, let session else { return }
       // The rest of what it sent is for nobody; a monitor of its own QEMU empties by itself.
@@ -255,6 +257,7 @@ public final class Sessions {
     await relay.deliver()
     await removed.value
     all.removeAll { $0 === session }
+    crowd.leave()
     logger.info("session closed\(relay.reasonForEnd.map { ": \($0)" } ?? "")")
     publish(.closed, session)
     session.ended.fulfil(end)

@@ -45,6 +45,7 @@ public final class VarlinkServer {
   private var interfaces: [VarlinkInterface] = []
   private var methods: [String: Method] = [:]
   private var connections: [OpaquePointer: VarlinkConnection] = [:]
+  private let crowd = Crowd()
   /// Looks at each call before its handler gets it, and throws if it may not be made.
   public var admission: (@EventLoopActor (VarlinkCall) throws(VarlinkError) -> Void)?
   /// Tells who may make no call at all, by the credentials and the supplementary groups. Of these, ``Limits/strangers`` connections are
@@ -224,6 +225,7 @@ public final class VarlinkServer {
   private func connected(_ link: OpaquePointer) {
     let connection = VarlinkConnection(link)
     connections[link] = connection
+    crowd.enter()
     if let isStranger, isStranger(connection.peer, { connection.peerGroups }) {
       strangers += 1
       connection.atEnd { [weak self] in self?.strangers -= 1 }
@@ -263,6 +265,7 @@ public final class VarlinkServer {
   private func disconnected(_ link: OpaquePointer) {
     guard let connection = connections.removeValue(forKey: link) else { return }
     connection.didEnd()
+    crowd.leave()
     if connection.isUpgrading {
       upgrading[link] = connection
       connection.atUpgradeEnd { [weak self] in self?.upgrading[link] = nil }

@@ -36,13 +36,25 @@ struct QMPVarlinkd: ParsableCommand {
       exit(withError: ExitCode.validationFailure)
     }
     do {
-      var command = try parseAsRoot(words)
+      var command = try parsed(words)
       try command.run()
     } catch {
       // The parser does not know where a word comes from.
       if let file, exitCode(for: error) == .validationFailure { complain("qmp-varlinkd: options were read from \(file) too") }
       exit(withError: error)
     }
+  }
+
+  /// The command that the words say.
+  private static func parsed(_ words: [String]) throws -> any ParsableCommand {
+    // The parser looks at the options of each command that it knows of, which takes milliseconds; so it is told of one. What that one
+    // does not take (help among it) is explained by the whole.
+    switch words.first {
+    case RunCommand.configuration.commandName?: if let command = try? RunCommand.parse(Array(words.dropFirst())) { return command }
+    case AttachCommand.configuration.commandName?: if let command = try? AttachCommand.parse(Array(words.dropFirst())) { return command }
+    default: break
+    }
+    return try parseAsRoot(words)
   }
 
   private static func complain(_ text: String) {
