@@ -31,8 +31,7 @@ public final class AddedMonitors {
   private var announced: [String: String] = [:]
   /// The ids of those that are being added.
   private var adding: Set<String> = []
-  private var watchers: [Int: (Change, JSONVariant) -> Void] = [:]
-  private var nextWatcher = 0
+  private let watchers = Subscribers<(Change, JSONVariant)>()
 
   /// - Parameter limit: how many there may be. Those that wait for clients cost QEMU time for every command, too.
   public init(machine: Machine, sessions: Sessions, limit: Int, authorisation: Authorisation? = nil, logger: Logger) {
@@ -201,16 +200,12 @@ public final class AddedMonitors {
 
   /// Calls `handler` with each change from now on, until ``unwatch(_:)``.
   func watch(_ handler: @escaping (Change, JSONVariant) -> Void) -> Int {
-    nextWatcher += 1
-    watchers[nextWatcher] = handler
-    return nextWatcher
+    watchers.add { handler($0.0, $0.1) }
   }
 
-  func unwatch(_ watcher: Int) { watchers[watcher] = nil }
+  func unwatch(_ watcher: Int) { watchers.remove(watcher) }
 
-  private func publish(_ change: Change, _ monitor: JSONVariant) {
-    for watcher in watchers.keys.sorted() { watchers[watcher]?(change, monitor) }
-  }
+  private func publish(_ change: Change, _ monitor: JSONVariant) { watchers.publish((change, monitor)) }
 
   private func sessionChanged(_ change: Sessions.Change, _ session: Session) {
     if let monitor = all.first(where: { $0.id == session.id }) {

@@ -53,8 +53,7 @@ public final class Sessions {
   /// The users of those that are being opened.
   private var opening: [UInt32?] = []
   private var isStopping = false
-  private var watchers: [Int: (Change, Session) -> Void] = [:]
-  private var nextWatcher = 0
+  private let watchers = Subscribers<(Change, Session)>()
   private var empty: Promise<Void>?
   private let crowd = Crowd()
   private var spareTimer: EventSource?
@@ -283,16 +282,12 @@ public final class Sessions {
 
   /// Calls `handler` with each change from now on, until ``unwatch(_:)``.
   func watch(_ handler: @escaping (Change, Session) -> Void) -> Int {
-    nextWatcher += 1
-    watchers[nextWatcher] = handler
-    return nextWatcher
+    watchers.add { handler($0.0, $0.1) }
   }
 
-  func unwatch(_ watcher: Int) { watchers[watcher] = nil }
+  func unwatch(_ watcher: Int) { watchers.remove(watcher) }
 
-  private func publish(_ change: Change, _ session: Session) {
-    for watcher in watchers.keys.sorted() { watchers[watcher]?(change, session) }
-  }
+  private func publish(_ change: Change, _ session: Session) { watchers.publish((change, session)) }
 
   // MARK: the end of all
 

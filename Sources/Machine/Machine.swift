@@ -38,8 +38,7 @@ public final class Machine {
   private var spareEvents: SpareEvents?
   private var spareInTheMaking: Promise<Void>?
   private var wantsSpare = false
-  private var subscribers: [Int: (takesUnreadable: Bool, handler: (QMPEvent) -> Void)] = [:]
-  private var nextSubscriber = 0
+  private let subscribers = Subscribers<QMPEvent>()
 
   init(
     name: MachineName, client: QMPClient, clientID: String?, clientSocket: FilePath?, responseLimit: Duration, greeting: Greeting,
@@ -233,12 +232,10 @@ public final class Machine {
   ///
   /// - Parameter includingUnreadable: also with those that have nothing but their text.
   public func subscribe(includingUnreadable: Bool = false, _ handler: @escaping (QMPEvent) -> Void) -> Int {
-    nextSubscriber += 1
-    subscribers[nextSubscriber] = (includingUnreadable, handler)
-    return nextSubscriber
+    subscribers.add { if $0.isReadable || includingUnreadable { handler($0) } }
   }
 
-  public func unsubscribe(_ subscription: Int) { subscribers[subscription] = nil }
+  public func unsubscribe(_ subscription: Int) { subscribers.remove(subscription) }
 
   /// What the control monitor did not give any more, after the spare one has taken its place.
   private func catchUp() {
@@ -258,10 +255,7 @@ public final class Machine {
     feed.append(event.text)
     // First: whoever is told that a drive has gone may add the next at once.
     if event.isReadable { storage.handle(event) }
-    for subscription in subscribers.keys.sorted() {
-      guard let (takesUnreadable, handler) = subscribers[subscription], event.isReadable || takesUnreadable else { continue }
-      handler(event)
-    }
+    subscribers.publish(event)
   }
 
   // MARK: its end
