@@ -63,40 +63,55 @@ enum MonitorDialect: Sendable {
       isPretty: monitor["pretty"]?.boolean, isDynamic: monitor["dynamic"]?.boolean ?? false)
   }
 
-  /// How often to begin anew when monitors go between the two commands that a list of objects takes.
-  private static let mostAttempts = 10
-
   private func listObjects(_ control: ControlMonitor, _ existing: Set<String>) async throws(QMPError) -> [MonitorDescription] {
-    var attempt = 1
-    while true {
-      let objects = try await control.execute("qom-list", .object(["path": .string("/objects")])).elements ?? []
-      let monitors: [(id: String, mode: MonitorDescription.Mode)] = objects.compactMap { object in
-        guard let id = object["name"]?.string else { return nil }
-        switch object["type"]?.string {
-        case "child<monitor-qmp>": return (id, .qmp)
-        case "child<monitor-hmp>": return (id, .hmp)
-        default: return nil
-        }
-      }
-      if monitors.isEmpty { return [] }
-      let paths = JSONVariant.array(monitors.map { .string("/objects/\($0.id)") })
-      do throws(QMPError) {
-        let found = try await control.execute("qom-list-get", .object(["paths": paths])).elements ?? []
-        return zip(monitors, found).map { monitor, found in
-          var description = MonitorDescription(id: monitor.id, mode: monitor.mode, isDynamic: !existing.contains(monitor.id))
-          for property in found["properties"]?.elements ?? [] {
-            switch property["name"]?.string {
-            case "chardev": description.chardev = property["value"]?.string
-            case "pretty": description.isPretty = property["value"]?.boolean
-            default: break
-            }
-          }
-          return description
-        }
-      } catch {
-        guard case .execute = error, attempt < Self.mostAttempts else { throw error }
-        attempt += 1
+    let objects = try await control.execute("qom-list", .object(["path": .string("/objects")])).elements ?? []
+    let monitors: [(id: String, mode: MonitorDescription.Mode)] = objects.compactMap { object in
+      guard let id = object["name"]?.string else { return nil }
+      switch object["type"]?.string {
+      case "child<monitor-qmp>": return (id, .qmp)
+      case "child<monitor-hmp>": return (id, .hmp)
+      default: return nil
       }
     }
+    if monitors.isEmpty { return [] }
+    return try await properties(of: monitors.map { "/objects/\($0.id)" }, control).enumerated().compactMap { index, properties in
+      // One that went between the two commands.
+      guard let properties else { return nil }
+      let monitor = monitors[index]
+      var description = MonitorDescription(id: monitor.id, mode: monitor.mode, isDynamic: !existing.contains(monitor.id))
+      for property in properties {
+        switch property["name"]?.string {
+        case "chardev": description.chardev = property["value"]?.string
+        case "pretty": description.isPretty = property["value"]?.boolean
+        default: break
+        }
+      }
+      return description
+    }
+  }
+
+  /// The properties of each object, in one command; nil for those that are not there any more.
+  private func properties(of paths: [String], _ control: ControlMonitor) async throws(QMPError) -> [[JSONVariant]?] {
+    func question(_ paths: some Sequence<String>) -> QMPCommand {
+      QMPCommand("qom-list-get", .object(["paths": .array(paths.map { .string($0) })]))
+    }
+    func answer(_ reply: JSONVariant) -> [[JSONVariant]] { (reply.elements ?? []).map { $0["properties"]?.elements ?? [] } }
+    do throws(QMPError) {
+      let all = question(paths)
+      return answer(try await control.execute(all.name, all.arguments))
+    } catch {
+      // One that has gone fails the command for all, and under a load that adds and removes sessions all the time one often has. So
+      // each is asked for by itself, which takes QEMU longer.
+      guard case .execute = error else { throw error }
+    }
+    var found: [[JSONVariant]?] = []
+    for reply in await control.pipeline(paths.map { question([$0]) }) {
+      switch reply {
+      case .success(let reply): found.append(answer(reply).first)
+      case .failure(.execute): found.append(nil)
+      case .failure(let error): throw error
+      }
+    }
+    return found
   }
 }

@@ -108,6 +108,27 @@ import Testing
       test.qemu.peer.text == Self.questions.joined() + fence + Self.command("object-del", "qv-7") + Self.command("chardev-remove", "qv-7"))
   }
 
+  @Test("monitors that go while they are listed are left out, however many there are") @EventLoopActor
+  func listedWhileTheyGo() async throws {
+    let objects = ["a", "gone", "b"].map { #"{"name": "\#($0)", "type": "child<monitor-qmp>"}"# }.joined(separator: ",")
+    var asked = 0
+    let test = try Hotplugging { name in
+      switch name {
+      case "qom-list": return #"{"return": [\#(objects)]}"#
+      case "query-chardev": return #"{"return": []}"#
+      case "qom-list-get":
+        asked += 1
+        // All at once, and then each by itself.
+        guard asked == 2 || asked == 4 else { return ScriptedQEMU.refusal("Device '/objects/gone' not found") }
+        return #"{"return": [{"properties": [{"name": "chardev", "value": "of \#(asked)"}]}]}"#
+      default: return nil
+      }
+    }
+    let listed = try await test.monitors.list()
+    #expect(listed.map(\.id) == ["a", "b"] && listed.map(\.chardev) == ["of 2", "of 4"])
+    #expect(asked == 4)
+  }
+
   @Test("a monitor that QEMU is still setting up is removed once that is over") @EventLoopActor
   func removeTooEarly() async throws {
     var attempts = 0
