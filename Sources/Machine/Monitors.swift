@@ -27,6 +27,8 @@ public final class Monitors {
   private var counter = 0
   /// Fulfilled when what a dead daemon left is gone.
   var strayRemoval: Promise<Void>?
+  /// Of the monitors that ``add(_:pretty:)`` made, by their ids, until they are removed.
+  private var ends: [String: MonitorEnd] = [:]
   private var asked: (dialect: MonitorDialect?, existing: Set<String>)?
 
   /// - Parameter strayPatience: how long strays are watched before they are touched.
@@ -76,13 +78,18 @@ public final class Monitors {
     let chardev = Self.chardev(of: id)
     let pair: SocketPair
     do { pair = try SocketPair() } catch { throw .system(error) }
+    let end: MonitorEnd
+    do { end = try MonitorEnd(of: pair.ours) } catch { throw .system(error) }
     let results = await control.pipeline(
       Self.chardev(chardev, descriptor: pair.theirs.raw) + [dialect.add(id, chardev: chardev, pretty: pretty)])
     // Our copy of QEMU's end would hide QEMU's end of file.
     let socket = pair.takeOurs()
     socket.limitSendBuffer(to: Self.sendBuffer)
     let failures = results.map(\.failure)
-    guard let failure = failures.lazy.compactMap({ $0 }).first else { return HotpluggedMonitor(id: id, socket: socket) }
+    guard let failure = failures.lazy.compactMap({ $0 }).first else {
+      ends[id] = end
+      return HotpluggedMonitor(id: id, socket: socket)
+    }
     if failures.contains(where: { $0?.isUncertain == true }) {
       // Whatever becomes of it in QEMU must not meet a closed socket before it is removed.
       let raw = socket.take()
@@ -168,11 +175,16 @@ public final class Monitors {
   ///
   /// The monitor must be drained: with a command under way on it, QEMU 11.1 can crash. And QEMU answers the drain's last command
   /// a moment before it is done with it: what it then schedules for its monitor thread must have run before the monitor goes.
-  /// It takes one command of ours at a time, so a first one that does nothing is a fence: the deletion is not even read before.
+  /// It takes one command of ours at a time, so a first one that does nothing is a fence: the deletion is not even read before. The
+  /// same fence is behind what it does when it has closed its end; see ``MonitorEnd``.
   ///
   /// - Parameter keepsChardev: the chardev was not made for this monitor, and stays.
   public func remove(_ id: String, keepsChardev: Bool = false) async throws(MachineError) {
     let dialect = try await dialect()
+    // Held until the monitor is gone.
+    let end = ends.removeValue(forKey: id)
+    defer { withExtendedLifetime(end) {} }
+    await end?.disconnect()
     var commands = [QMPCommand("query-name"), dialect.remove(id)]
     if !keepsChardev { commands.append(QMPCommand("chardev-remove", .object(["id": .string(Self.chardev(of: id))]))) }
     var tooEarly = 0
@@ -199,6 +211,7 @@ public final class Monitors {
 
   /// Removes what there is of a monitor that nobody has any more.
   func discard(_ id: String) async {
+    ends[id] = nil
     guard let dialect = try? await dialect() else { return }
     let chardev = JSONVariant.string(Self.chardev(of: id))
     // Which of them is left is not known, and errors say no more than that.

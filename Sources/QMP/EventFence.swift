@@ -19,8 +19,8 @@
 ///    events begin at most at `a`;
 /// 2. the drain is written when the feed has come to `w`. What the feed has is on the monitor too, before the drain's answer: the
 ///    `k` events begin at least at `w - q`;
-/// 3. the drain is answered, and the monitor is removed: asked for at `r`, and done at `s`. Until it is removed the monitor
-///    gets what the feed gets, and nothing after: the `k` events end at least at `r` and at most at `s`.
+/// 3. the drain is answered, and the monitor is removed: begun at `r`, and done at `s`. Until it is disconnected, which is in between,
+///    the monitor gets what the feed gets, and nothing after: the `k` events end at least at `r` and at most at `s`.
 ///
 /// *Unparking*, with `k` events that the new monitor gave before step 3:
 /// 1. the negotiation is written when the feed has come to `w`; what the feed has is older than the monitor: it begins at least at `w`;

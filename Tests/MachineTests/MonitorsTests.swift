@@ -108,6 +108,35 @@ import Testing
       test.qemu.peer.text == Self.questions.joined() + fence + Self.command("object-del", "qv-7") + Self.command("chardev-remove", "qv-7"))
   }
 
+  @Test("a monitor is disconnected before it is removed, and what QEMU sent before can still be read") @EventLoopActor
+  func disconnectedFirst() async throws {
+    let test = try Hotplugging()
+    let added = try await test.monitors.add()
+    let far = try Peer(OwnedDescriptor(owning: try #require(test.qemu.peer.takeDescriptors().first)))
+    let near = try Peer(added.takeSocket())
+    try await far.write("the last words")
+    let asked = test.qemu.commands.count
+    let removal = Task(executorPreference: EventLoop.shared) { try await test.monitors.remove("qv-1") }
+    try await far.waitForEnd()
+    #expect(test.qemu.commands.count == asked, "QEMU has not closed its end yet")
+    far.close()
+    try await removal.value
+    #expect(
+      test.qemu.commands.suffix(3) == [
+        #"{"execute":"query-name"}"#, Self.command("object-del", "qv-1"), Self.command("chardev-remove", "qv-1"),
+      ])
+    try await near.waitForEnd()
+    #expect(near.text == "the last words")
+  }
+
+  @Test("a monitor that QEMU does not let go of, because somebody else has deleted it, is removed nevertheless") @EventLoopActor
+  func notDisconnected() async throws {
+    let test = try Hotplugging()
+    _ = try await test.monitors.add()
+    try await test.monitors.remove("qv-1")
+    #expect(test.qemu.commands.last == Self.command("chardev-remove", "qv-1"))
+  }
+
   @Test("monitors that go while they are listed are left out, however many there are") @EventLoopActor
   func listedWhileTheyGo() async throws {
     let objects = ["a", "gone", "b"].map { #"{"name": "\#($0)", "type": "child<monitor-qmp>"}"# }.joined(separator: ",")
