@@ -24,7 +24,7 @@ import Testing
           }
         }
         try await quiet()
-        #expect(try openDescriptorCount() <= before)
+        #expect(try openDescriptorCount() == before)
       }
     }
   }
