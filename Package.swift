@@ -23,7 +23,7 @@ let package = Package(
     .executableTarget(
       name: "qmp-varlinkd",
       dependencies: [
-        "Bridge", "Machine", "QMP", "Varlink", "SystemdEvent", "SystemdJSON", "CSystemd",
+        "Bridge", "Machine", "QMP", "Varlink", "SystemdBus", "SystemdEvent", "SystemdJSON", "CSystemd",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
         .product(name: "SystemPackage", package: "swift-system"),
@@ -56,7 +56,7 @@ let package = Package(
     .target(
       name: "Bridge",
       dependencies: [
-        "Interfaces", "Varlink", "Machine", "Relay", "QAPI", "QEMUJSON", "QMP", "SystemdEvent", "SystemdJSON",
+        "Interfaces", "Varlink", "Machine", "Relay", "QAPI", "QEMUJSON", "QMP", "SystemdBus", "SystemdEvent", "SystemdJSON",
         .product(name: "Logging", package: "swift-log"),
         .product(name: "SystemPackage", package: "swift-system"),
       ]),
@@ -115,6 +115,10 @@ let package = Package(
     // JSON with all of QEMU's extensions and peculiarities, and its words for what it does not accept.
     .target(name: "QEMUJSON"),
     .target(name: "SystemdJSON", dependencies: ["SystemdEvent", "CSystemd"]),
+    // What the system's message bus is needed for.
+    .target(
+      name: "SystemdBus",
+      dependencies: ["SystemdEvent", "CSystemd", .product(name: "SystemPackage", package: "swift-system")]),
     .target(
       // What is generated is for people to read; the daemon makes its own.
       name: "Interfaces", path: "interfaces", exclude: ["generated"],
@@ -130,7 +134,7 @@ let package = Package(
     .target(
       name: "TestSupport",
       dependencies: [
-        "QEMUJSON", "Simulator", "SystemdEvent", .product(name: "Subprocess", package: "swift-subprocess"),
+        "CSystemd", "QEMUJSON", "Simulator", "SystemdEvent", .product(name: "Subprocess", package: "swift-subprocess"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       path: "Tests/TestSupport"),
@@ -139,7 +143,7 @@ let package = Package(
       name: "TerminalTests", dependencies: ["Terminal", "TestSupport", .product(name: "SystemPackage", package: "swift-system")]),
     .testTarget(name: "SystemdJSONTests", dependencies: ["SystemdJSON", "TestSupport"]),
     .testTarget(name: "SimulatorTests", dependencies: ["QEMUJSON", "Simulator", "qmp-simulator", "TestSupport"]),
-    .testTarget(name: "QMPTests", dependencies: ["QMP", "TestSupport"]),
+    .testTarget(name: "QMPTests", dependencies: ["QMP", "TestSupport", .product(name: "SystemPackage", package: "swift-system")]),
     .testTarget(
       name: "QAPITests",
       dependencies: [
@@ -172,14 +176,20 @@ let package = Package(
 
 // The fuzz targets are tests as a rule (what is kept is run), and a program of libFuzzer's for `make fuzz`.
 let fuzzDependencies: [Target.Dependency] = [
-  "Bridge", "Interfaces", "Machine", "QAPI", "QEMUJSON", "QMP", "Relay", "SystemdEvent", "SystemdJSON", "TestSupport", "Varlink",
-  .product(name: "Logging", package: "swift-log"), .product(name: "SystemPackage", package: "swift-system"),
+  "Bridge", "Interfaces", "Machine", "QAPI", "QEMUJSON", "QMP", "Relay", "Simulator", "SystemdEvent", "SystemdJSON", "TestSupport",
+  "Varlink", "qmp-varlinkd", .product(name: "Logging", package: "swift-log"), .product(name: "SystemPackage", package: "swift-system"),
 ]
 if Context.environment["QMP_VARLINK_FUZZ"] == nil {
   package.targets.append(
     .testTarget(name: "FuzzTests", dependencies: fuzzDependencies, exclude: ["Fuzzer.swift"], resources: [.copy("Corpus")]))
 } else {
+  // A program is linked into tests alone. Here it is as much of the daemon as reads files, as a library.
+  package.products.removeAll { $0.name == "qmp-varlinkd" }
+  package.targets.removeAll { $0.name == "qmp-varlinkd" }
   package.targets += [
+    .target(
+      name: "qmp-varlinkd", dependencies: ["SystemdEvent", .product(name: "SystemPackage", package: "swift-system")],
+      sources: ["OptionsFile.swift"]),
     .systemLibrary(name: "CFuzzer", path: "Tests/CFuzzer"),
     .executableTarget(
       name: "fuzz", dependencies: fuzzDependencies + ["CFuzzer"], path: "Tests/FuzzTests", exclude: ["CorpusTests.swift", "Corpus"]),

@@ -85,6 +85,44 @@ final class AddedMonitor {
     return end
   }
 
+  /// The monitor as it is, for the next run of the daemon.
+  ///
+  /// - Parameter hasSession: whether there is a session on it that is handed over too.
+  /// - Returns: nil while it is about to be removed, or is between two clients.
+  func carried(_ handover: Handover, hasSession: Bool) throws(SystemdError) -> JSONVariant? {
+    guard !isRemoving else { return nil }
+    var listener: JSONVariant?
+    switch clients {
+    case .listening(let socket): listener = try handover.add(socket.descriptorNumber)
+    case .connected: guard hasSession else { return nil }
+    case .chardev: break
+    }
+    var waiting: JSONVariant?
+    if let raw = socket?.raw { waiting = try handover.add(raw) }
+    guard foreignChardev != nil || hasSession != (waiting != nil) else { return nil }
+    return .object([
+      "id": .string(id), "pretty": .boolean(isPretty), "listener": listener, "path": path.map { .string($0.string) },
+      "chardev": foreignChardev.map { .string($0) }, "socket": waiting,
+    ])
+  }
+
+  /// Goes on with a monitor that the run of the daemon before had.
+  convenience init(carried: JSONVariant, _ handover: Handover) throws {
+    guard let id = carried["id"]?.string, let isPretty = carried["pretty"]?.boolean else {
+      throw Handover.Failure("an added monitor that cannot be read")
+    }
+    let clients: Clients
+    if let chardev = carried["chardev"]?.string {
+      clients = .chardev(chardev)
+    } else if let listener = handover.take(carried["listener"]) {
+      clients = .listening(try ListeningSocket(listener, madeAt: carried["path"]?.string.map { FilePath($0) }))
+    } else {
+      clients = .connected(-1)
+    }
+    self.init(id, isPretty: isPretty, clients: clients)
+    socket = handover.take(carried["socket"])
+  }
+
   /// The monitor as `io.qmpvarlink.Monitors.Monitor`, as far as it is known without asking QEMU.
   var description: JSONVariant {
     let isForeign = foreignChardev != nil

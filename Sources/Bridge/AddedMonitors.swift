@@ -4,7 +4,7 @@ import QMP
 import Relay
 import SystemPackage
 public import SystemdEvent
-import SystemdJSON
+public import SystemdJSON
 import Varlink
 
 /// The monitors that callers have added, each with clients of its own.
@@ -77,14 +77,20 @@ public final class AddedMonitors {
   }
 
   /// Serves a monitor's clients, one after the other, until it is to be removed, and removes it.
-  private func serve(_ monitor: AddedMonitor) async {
+  ///
+  /// - Parameter first: the session that it has already.
+  private func serve(_ monitor: AddedMonitor, _ first: Session? = nil) async {
     do {
-      while let client = await nextClient(monitor), let socket = monitor.socket.take() {
-        let session = try await sessions.open(monitor.id, client: client, monitor: socket)
-        // A monitor that QEMU closed was removed by somebody else.
-        guard await monitor.serve(session) == .drained, monitor.takesFurtherClients else { break }
-        try await hotplug(monitor)
-        publish(.changed, monitor.description)
+      var session = first
+      while true {
+        if let session {
+          // A monitor that QEMU closed was removed by somebody else.
+          guard [.drained, .parked].contains(await monitor.serve(session)), monitor.takesFurtherClients else { break }
+          try await hotplug(monitor)
+          publish(.changed, monitor.description)
+        }
+        guard let client = await nextClient(monitor), let socket = monitor.socket.take() else { break }
+        session = try await sessions.open(monitor.id, client: client, monitor: socket)
       }
     } catch {
       logger.error("the monitor can have no further clients: \(error)", metadata: ["monitor": "\(monitor.id)"])
@@ -162,6 +168,38 @@ public final class AddedMonitors {
   private func letGo() {
     for monitor in all { monitor.beginRemoval(because: "the machine is gone") }
     all.filter { $0.foreignChardev != nil }.forEach(forget)
+  }
+
+  // MARK: another run of the daemon
+
+  /// The monitors as they are, for the next run of the daemon.
+  ///
+  /// - Throws: ``Handover/Failure`` if one cannot be handed over at this moment.
+  public func carried(_ handover: Handover) throws -> JSONVariant {
+    guard adding.isEmpty else { throw Handover.Failure("a monitor is being added") }
+    return .array(
+      try all.map { monitor in
+        guard let carried = try monitor.carried(handover, hasSession: sessions.session(monitor.id) != nil) else {
+          throw Handover.Failure("the monitor \(monitor.id) is in the middle of something")
+        }
+        return carried
+      })
+  }
+
+  /// Goes on with the monitors that the run of the daemon before had, whose sessions are there already.
+  public func goOn(with carried: JSONVariant, _ handover: Handover) {
+    for carried in carried.elements ?? [] {
+      do {
+        if let id = carried["id"]?.string, let end = try handover.copy(carried["socket"]) { machine.monitors.adopt(id, end: end) }
+        let monitor = try AddedMonitor(carried: carried, handover)
+        all.append(monitor)
+        guard monitor.foreignChardev == nil else { continue }
+        let session = sessions.session(monitor.id)
+        startTask { await self.serve(monitor, session) }
+      } catch {
+        logger.error("a monitor is lost: \(error)", metadata: ["monitor": "\(carried["id"]?.string ?? "?")"])
+      }
+    }
   }
 
   // MARK: what there is

@@ -25,6 +25,7 @@ private func varlinkError(forMachine error: MachineError) -> VarlinkError {
   case .qmp(.execute(_, let errorClass, let desc)): systemError(.ioError, [("class", errorClass), ("desc", desc)])
   case .qmp(.unreadableReply): systemError(.badMessage, [("desc", "\(error)")])
   case .qmp(.overloaded): systemError(.resourceBusy, [("desc", "\(error)")])
+  case .qmp(.notSent(let errno)): systemError(errno, [("desc", "\(error)")])
   case .qmp(.timedOut):
     VarlinkError("io.systemd.QemuMachineInstance.NotResponding", .object(["reason": .string("QEMU does not answer; that may pass")]))
   case .qmp, .startFailed, .option: VarlinkError("io.systemd.MachineInstance.NotConnected", .object(["reason": .string("\(error)")]))

@@ -36,6 +36,9 @@ final class Parking {
   private var parked: [ObjectIdentifier: Session] = [:]
   private var underWay = 0
   private var timer: EventSource?
+  /// No session is parked or woken; see ``settle(within:)``.
+  private var isSettling = false
+  private var settled: Promise<Void>?
 
   /// - Parameter remove: removes a monitor that is at rest, by its id.
   init(machine: Machine, options: Options, logger: Logger, remove: @escaping (String) async -> Void) {
@@ -55,11 +58,15 @@ final class Parking {
     session.hasTurn = true
     session.turnBegan = .now
     attached[ObjectIdentifier(session)] = session
+    wakeWhenNeeded(session)
+    watch()
+  }
+
+  private func wakeWhenNeeded(_ session: Session) {
     session.relay.onWake = { [weak self, weak session] in
       guard let self, let session else { return }
       startTask { await self.wake(session) }
     }
-    watch()
   }
 
   /// The session's monitor is gone for good.
@@ -79,7 +86,7 @@ final class Parking {
 
   /// Looks now and then for sessions to be parked, while there are any that might.
   private func watch() {
-    guard timer == nil, let after = options.after, !attached.isEmpty else { return }
+    guard timer == nil, !isSettling, let after = options.after, !attached.isEmpty else { return }
     let interval = turns.waitingCount > 0 ? Self.slice / 2 : min(max(after / 4, .milliseconds(10)), .seconds(1))
     timer = try? EventSource.timer(after: interval) { [weak self] in
       self?.timer = nil
@@ -88,7 +95,7 @@ final class Parking {
   }
 
   private func look() {
-    guard let after = options.after else { return }
+    guard !isSettling, let after = options.after else { return }
     let now = ContinuousClock.now
     for session in attached.values { examine(session, now) }
     let sessions = attached.values.filter { !$0.isParking }.sorted {
@@ -131,6 +138,7 @@ final class Parking {
       self.underWay -= 1
       // One that could not be parked is tried again later: QEMU may not answer.
       if session.relay.hasMonitor { self.watch() } else { self.look() }
+      self.checkSettled()
     }
   }
 
@@ -204,14 +212,67 @@ final class Parking {
     for session in parked.values { session.relay.giveUp(because: "the machine is gone") }
   }
 
+  // MARK: another run of the daemon
+
+  /// Has no session be parked or woken from now on, and waits until none is about to be, but no longer than `limit`.
+  func settle(within limit: Duration) async {
+    isSettling = true
+    let deadline = ContinuousClock.now + limit
+    if !isSettled {
+      let settled = settled ?? Promise<Void>()
+      self.settled = settled
+      guard await settled.value(within: limit) != nil else { return }
+    }
+    await standby.finish(within: max(.zero, deadline - .now))
+  }
+
+  /// Whether no session is about to be parked or woken.
+  private var isSettled: Bool { underWay == 0 && parked.values.allSatisfy { !($0.isWaking && $0.hasTurn) } }
+
+  private func checkSettled() {
+    guard isSettling, isSettled else { return }
+    settled?.fulfil()
+    settled = nil
+  }
+
+  /// Goes on after ``settle(within:)``: there is no other run.
+  func unsettle() {
+    isSettling = false
+    standby.goOn()
+    standby.isWanted = !parked.isEmpty
+    for session in parked.values { wakeIfNeeded(session) }
+    look()
+  }
+
+  /// Looks after a session that the run of the daemon before had.
+  func goOn(_ session: Session) {
+    guard session.relay.drained.result == nil else { return }
+    if session.relay.hasMonitor {
+      turns.goOn()
+      return began(session)
+    }
+    parked[ObjectIdentifier(session)] = session
+    standby.isWanted = true
+    wakeWhenNeeded(session)
+    wakeIfNeeded(session)
+  }
+
+  private func wakeIfNeeded(_ session: Session) {
+    if session.relay.waitsForMonitor { startTask { await self.wake(session) } }
+  }
+
   // MARK: its end
 
   private func wake(_ session: Session) async {
     let relay = session.relay
-    guard parked[ObjectIdentifier(session)] != nil, !session.hasTurn, !session.isWaking else { return }
+    guard parked[ObjectIdentifier(session)] != nil, !session.hasTurn, !session.isWaking, !isSettling else { return }
     session.isWaking = true
-    defer { session.isWaking = false }
+    defer {
+      session.isWaking = false
+      checkSettled()
+    }
     await turns.begin()
+    guard !isSettling else { return turns.end() }
     session.hasTurn = true
     session.turnBegan = .now
     while relay.drained.result == nil {

@@ -29,6 +29,13 @@ final class Session {
   /// Whether it is just about to lose its monitor, or to get one.
   var isParking = false
   var isWaking = false
+  /// Whether its monitor has been taken out of QEMU, at its end.
+  var monitorIsRemoved = false
+  /// Whether it is about to be.
+  var isBeingRemoved: Bool {
+    guard place == nil, let end = relay.drained.result, end != .parked else { return false }
+    return !monitorIsRemoved
+  }
   /// When its monitor was last looked after.
   var examined = ContinuousClock.now
   let access: Access
@@ -42,16 +49,44 @@ final class Session {
   let ended = Promise<Relay.End>()
   /// The name of the client's process. Looked up when it is first asked for: no greeting waits for that.
   private(set) lazy var command = peer.process.flatMap { Self.commandName(of: $0) }
-  private let since = EventLoop.shared.wallClock
+  private let since: UInt64
 
   init(id: String, access: Access, peer: PeerCredentials, isUpgraded: Bool, place: SharedSessions.Place?, relay: Relay) {
     self.id = id
     self.place = place
+    since = EventLoop.shared.wallClock
     monitor = place == nil ? id : nil
     self.isUpgraded = isUpgraded
     self.access = access
     self.peer = peer
     self.relay = relay
+  }
+
+  /// The session as it is, for the next run of the daemon; nil if it cannot be handed over at this moment.
+  func carried(_ handover: Handover) throws(SystemdError) -> JSONVariant? {
+    guard place == nil, let relay = try relay.carried(handover) else { return nil }
+    return .object([
+      "id": .string(id), "monitor": monitor.map { .string($0) }, "access": .string(access.rawValue), "upgraded": .boolean(isUpgraded),
+      "user": peer.user.map { .integer($0) }, "group": peer.group.map { .integer($0) }, "process": peer.process.map { .integer($0) },
+      "since": .integer(since), "relay": relay,
+    ])
+  }
+
+  /// Goes on with a session that the run of the daemon before had.
+  ///
+  /// - Parameter makeRelay: makes the relay of an id, an access, a peer, and of what that run had of it.
+  init(carried: JSONVariant, _ makeRelay: (String, Access, PeerCredentials, JSONVariant) throws -> Relay) throws {
+    guard let id = carried["id"]?.string, let access = carried["access"]?.string.flatMap({ Access(rawValue: $0) }),
+      let isUpgraded = carried["upgraded"]?.boolean, let since = carried["since"]?.integer, let relay = carried["relay"]
+    else { throw Handover.Failure("a session that cannot be read") }
+    (self.id, self.access, self.isUpgraded, self.since) = (id, access, isUpgraded, UInt64(clamping: since))
+    peer = PeerCredentials(
+      user: carried["user"]?.integer.flatMap { UInt32(exactly: $0) }, group: carried["group"]?.integer.flatMap { UInt32(exactly: $0) },
+      process: carried["process"]?.integer.flatMap { Int32(exactly: $0) })
+    monitor = carried["monitor"]?.string
+    place = nil
+    isAnnounced = true
+    self.relay = try makeRelay(id, access, peer, relay)
   }
 
   var mode: SessionMode { place == nil ? .own : .shared }

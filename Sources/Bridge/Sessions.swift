@@ -3,7 +3,7 @@ public import Machine
 import QMP
 import Relay
 public import SystemdEvent
-import SystemdJSON
+public import SystemdJSON
 import Varlink
 
 /// The upgraded sessions: each a monitor of its own, and a relay between it and the client.
@@ -53,6 +53,8 @@ public final class Sessions {
   /// The users of those that are being opened.
   private var opening: [UInt32?] = []
   private var isStopping = false
+  /// None begins; see ``settle(within:)``.
+  private var isSettling = false
   private let watchers = Subscribers<(Change, Session)>()
   private var empty: Promise<Void>?
   private let crowd = Crowd()
@@ -85,7 +87,7 @@ public final class Sessions {
     if try await isShared(mode) { return try await openShared(call, access) }
     // Before the session is there that might delete the other one.
     await machine.keepSpareMonitor()
-    guard await parking.turns.begin(within: Self.turnLimit, orUntil: call.whenCallerGoes) else {
+    guard await parking.turns.begin(within: Self.turnLimit, orUntil: { call.whenCallerGoes($0) }) else {
       throw Self.refusal(limits.activeMonitors, perUser: false)
     }
     var hasTurn = true
@@ -149,6 +151,20 @@ public final class Sessions {
     _ id: String, access: Access, peer: PeerCredentials, isUpgraded: Bool, place: SharedSessions.Place? = nil,
     client: (input: CInt, output: CInt)?, monitor: consuming OwnedDescriptor
   ) throws(SystemdError) -> Session {
+    let relay: Relay
+    do {
+      relay = try Relay(client: client, monitor: monitor, options: options(id, access, peer))
+    } catch {
+      // Nothing has been written to the monitor, so it is at rest. A place on a shared one is given back by who took it.
+      if place == nil { startTask { await self.removeMonitor(id, self.logger) } }
+      throw error
+    }
+    let session = Session(id: id, access: access, peer: peer, isUpgraded: isUpgraded, place: place, relay: relay)
+    begin(session)
+    return session
+  }
+
+  private func options(_ id: String, _ access: Access, _ peer: PeerCredentials) -> Relay.Options {
     var options = Relay.Options()
     options.unreadLimit = limits.unread
     if access == .query { options.refusal = { QueryAccess.refusal($0) } }
@@ -159,17 +175,7 @@ public final class Sessions {
       let trail = AuditTrail(logger)
       options.onInput = { trail.consume($0) }
     }
-    let relay: Relay
-    do {
-      relay = try Relay(client: client, monitor: monitor, options: options)
-    } catch {
-      // Nothing has been written to the monitor, so it is at rest. A place on a shared one is given back by who took it.
-      if place == nil { startTask { await self.removeMonitor(id, self.logger) } }
-      throw error
-    }
-    let session = Session(id: id, access: access, peer: peer, isUpgraded: isUpgraded, place: place, relay: relay)
-    begin(session)
-    return session
+    return options
   }
 
   /// The session of that id.
@@ -192,7 +198,9 @@ public final class Sessions {
   }
 
   private func checkStopping() throws(VarlinkError) {
-    if isStopping { throw VarlinkError("io.systemd.MachineInstance.NotConnected", .object(["reason": .string("the daemon stops")])) }
+    guard isStopping || isSettling else { return }
+    let reason = isStopping ? "the daemon stops" : "the daemon is being replaced: call again"
+    throw VarlinkError("io.systemd.MachineInstance.NotConnected", .object(["reason": .string(reason)]))
   }
 
   private func begin(_ session: Session) {
@@ -243,12 +251,14 @@ public final class Sessions {
       case .drained:
         startTask {
           if let monitor = session.monitor { await self.removeMonitor(monitor, logger) }
+          session.monitorIsRemoved = true
           removed.fulfil()
         }
         _ = await removed.value(within: Self.removalShown)
       case .monitorGone:
         // QEMU has ended, most likely; but a chardev can be closed by other means too.
         if let monitor = session.monitor { await machine.discardMonitor(monitor) }
+        session.monitorIsRemoved = true
         removed.fulfil()
       case .parked: removed.fulfil()
       }
@@ -288,6 +298,80 @@ public final class Sessions {
   func unwatch(_ watcher: Int) { watchers.remove(watcher) }
 
   private func publish(_ change: Change, _ session: Session) { watchers.publish((change, session)) }
+
+  // MARK: another run of the daemon
+
+  /// How long sessions that are about to end may take to.
+  private static let endLimit = Duration.seconds(2)
+
+  /// Has no session begin, be parked or woken from now on, and waits for those that are about to, or to end; but no longer than `limit`.
+  public func settle(within limit: Duration) async {
+    isSettling = true
+    let deadline = ContinuousClock.now + limit
+    await parking.settle(within: limit)
+    for session in all where session.place == nil && session.relay.state == .draining {
+      _ = await session.ended.value(within: min(Self.endLimit, max(.zero, deadline - .now)))
+    }
+  }
+
+  /// Ends the sessions that share a monitor, which are not handed over; the last thing before that is done. One whose client does not read
+  /// what it is owed is not waited for.
+  public func endShared() async {
+    let shared = all.filter { $0.place != nil }
+    for session in shared { session.relay.stop(because: "the daemon is being replaced, and the monitor that sessions share with it") }
+    let deadline = ContinuousClock.now + Self.endLimit
+    for session in shared { _ = await session.ended.value(within: max(.zero, deadline - .now)) }
+  }
+
+  /// Goes on after ``settle(within:)``: there is no other run.
+  public func unsettle() {
+    isSettling = false
+    parking.unsettle()
+    if !all.isEmpty { startTask { [machine] in await machine.keepSpareMonitor() } }
+  }
+
+  /// The sessions as they are, for the next run of the daemon.
+  ///
+  /// - Throws: ``Handover/Failure`` if one cannot be handed over at this moment.
+  public func carried(_ handover: Handover) throws -> JSONVariant {
+    guard opening.isEmpty else { throw Handover.Failure("a session is beginning") }
+    return .object([
+      "sessions": .array(
+        try all.filter { $0.place == nil }.map { session in
+          guard !session.isParking, !(session.isWaking && session.hasTurn), !session.isBeingRemoved,
+            let carried = try session.carried(handover)
+          else {
+            throw Handover.Failure("the session \(session.id) is in the middle of something")
+          }
+          return carried
+        }),
+      "shared": .integer(sharedCounter),
+    ])
+  }
+
+  /// Goes on with the sessions that the run of the daemon before had. One that cannot be gone on with is lost, and no other.
+  public func goOn(with carried: JSONVariant, _ handover: Handover) {
+    sharedCounter = Int(carried["shared"]?.integer ?? 0)
+    for carried in carried["sessions"]?.elements ?? [] {
+      do {
+        let session = try Session(carried: carried) { id, access, peer, relay in
+          if let monitor = carried["monitor"]?.string, let end = try handover.copy(relay["monitor"]) {
+            machine.monitors.adopt(monitor, end: end)
+          }
+          let options = options(id, access, peer)
+          // The beginning of a command, whose end is logged.
+          relay["commands"]?["held"]?.bytes?.withUnsafeBytes { options.onInput?($0) }
+          return try Relay(carried: relay, handover, options: options)
+        }
+        begin(session)
+        if session.isUpgraded { parking.goOn(session) }
+      } catch {
+        logger.error("a session is lost: \(error)", metadata: ["session": "\(carried["id"]?.string ?? "?")"])
+        if let monitor = carried["monitor"]?.string { startTask { [machine] in await machine.discardMonitor(monitor) } }
+      }
+    }
+    if !all.isEmpty { startTask { [machine] in await machine.keepSpareMonitor() } }
+  }
 
   // MARK: the end of all
 

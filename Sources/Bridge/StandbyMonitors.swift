@@ -47,6 +47,8 @@ final class StandbyMonitors {
   /// How many are being made or removed.
   private var underWay = 0
   private var isFinished: Promise<Void>?
+  /// No more are made.
+  private var isStopping = false
   /// How long a session that has just woken has QEMU to itself: to add a monitor takes longer than most commands.
   private static let refillDelay = Duration.milliseconds(20)
   /// Whether one is to be kept ready.
@@ -96,16 +98,23 @@ final class StandbyMonitors {
 
   private func isDone() {
     underWay -= 1
-    if underWay == 0 { isFinished?.fulfil() }
+    guard underWay == 0 else { return }
+    isFinished?.fulfil()
+    isFinished = nil
   }
 
   /// Makes no more, and waits until none is left in QEMU, but no longer than `limit`.
   func finish(within limit: Duration) async {
+    isStopping = true
+    isWanted = false
+    guard underWay > 0 else { return }
     let finished = isFinished ?? Promise<Void>()
     isFinished = finished
-    isWanted = false
-    if underWay > 0 { _ = await finished.value(within: limit) }
+    _ = await finished.value(within: limit)
   }
+
+  /// Goes on after ``finish(within:)``.
+  func goOn() { isStopping = false }
 
   /// Forgets the events that the feed has.
   func feedMoved() {
@@ -155,7 +164,7 @@ final class StandbyMonitors {
     defer { isDone() }
     await adding.begin()
     defer { adding.end() }
-    if isFinished != nil { throw Failure.stopping }
+    if isStopping { throw Failure.stopping }
     let gaps = machine.feed.gaps
     let added = try await machine.monitors.add()
     let id = added.id

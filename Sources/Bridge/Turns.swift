@@ -42,6 +42,9 @@ final class Turns {
     return isThere
   }
 
+  /// Has a turn that was begun in the run of the daemon before. It is to be ended.
+  func goOn() { taken += 1 }
+
   /// Ends a turn.
   func end() {
     taken -= 1

@@ -2,6 +2,7 @@
 
 // libsystemd >= 262 as one Clang module, and of glibc what its own module leaves out. No code: every variadic
 // function of libsystemd has a plain twin.
+#include <systemd/sd-bus.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
 #include <systemd/sd-id128.h>
@@ -16,3 +17,6 @@
 
 // <sys/mman.h> has it for _GNU_SOURCE alone, which glibc's module is built without.
 int memfd_create(const char *name, unsigned int flags);
+// So <sys/socket.h> has this.
+struct sockaddr;
+int accept4(int socket, struct sockaddr *address, unsigned int *length, int flags);

@@ -71,6 +71,8 @@ extension ControlError {
   /// What to do about errors of which that can be said.
   private static func hint(for name: String) -> String? {
     switch name {
+    case "io.systemd.InteractiveAuthenticationRequired":
+      "Polkit asks for a password only at a terminal or a desktop, and not for each method; see POLKIT in qmp-varlinkd(8)."
     case "io.systemd.QemuMachineInstance.TooManySessions": "'qmpctl sessions' shows whose they are."
     case "io.qmpvarlink.Monitors.NoSuchMonitor": "'qmpctl monitors' lists those that there are."
     case "io.qmpvarlink.Monitors.NotDynamic": "Only monitors that were made while the machine ran can be removed."

@@ -13,8 +13,10 @@ public final class MachineConnection {
   public let address: MachineAddress
   /// The process that serves the machine, as far as that is known.
   public let process: ServingProcess?
-  private let client: VarlinkClient
+  private var client: VarlinkClient
   private let limit: Duration
+  /// Whether the user may be asked to authenticate.
+  private let mayAuthenticate: Bool
   /// The program that carries the connection, if the machine is on another host. It ends with this object.
   private let tunnel: SSHTunnel?
 
@@ -24,21 +26,27 @@ public final class MachineConnection {
   ///   - name: a name, or a path if it has a slash.
   ///   - host: where the machine is; nil for here.
   ///   - limit: how long each answer may take.
+  ///   - mayAuthenticate: see ``init(to:within:mayAuthenticate:)``; only for here.
   /// - Throws: ``ControlError``. A socket that nobody answers is told at once. Of a host that cannot be reached, the first call tells.
   public static func connect(
-    to name: String, on host: SSHHost? = nil, in folders: MachineFolders = .standard(), within limit: Duration
+    to name: String, on host: SSHHost? = nil, in folders: MachineFolders = .standard(), within limit: Duration,
+    mayAuthenticate: Bool = false
   ) async throws(ControlError) -> MachineConnection {
     if let host { return try MachineConnection(to: try await host.machine(name, within: limit), within: limit) }
-    return try MachineConnection(to: try folders.machine(name), within: limit)
+    return try MachineConnection(to: try folders.machine(name), within: limit, mayAuthenticate: mayAuthenticate)
   }
 
   /// Connects to a machine.
   ///
-  /// - Parameter limit: how long each answer may take.
+  /// - Parameters:
+  ///   - limit: how long each answer may take.
+  ///   - mayAuthenticate: whether polkit may have the user authenticate for a call that could not be made otherwise, as far as its
+  ///     method can be called that way. It is made a second time then.
   /// - Throws: ``ControlError``.
-  public init(to address: MachineAddress, within limit: Duration) throws(ControlError) {
+  public init(to address: MachineAddress, within limit: Duration, mayAuthenticate: Bool = false) throws(ControlError) {
     self.address = address
     self.limit = limit
+    self.mayAuthenticate = mayAuthenticate
     let connection: OwnedDescriptor
     if let host = address.host {
       let tunnel = try SSHTunnel(to: address.socket, on: host)
@@ -96,10 +104,8 @@ public final class MachineConnection {
   ) async throws(ControlError) -> JSONVariant {
     precondition(descriptors.isEmpty || tunnel == nil, "descriptors go nowhere but to this host")
     let limit = limit ?? self.limit
-    do throws(VarlinkClientError) {
-      return try await client.call(method, parameters, descriptors: descriptors, within: limit)
-    } catch {
-      throw await failure(error, limit)
+    return try await authenticating(parameters, within: limit) { parameters, limit throws(VarlinkClientError) in
+      try await client.call(method, parameters, descriptors: descriptors, within: limit)
     }
   }
 
@@ -110,10 +116,8 @@ public final class MachineConnection {
   public func observe(
     _ method: String, _ parameters: JSONVariant? = nil, onReply: @escaping (JSONVariant) -> Void
   ) async throws(ControlError) -> JSONVariant {
-    do throws(VarlinkClientError) {
-      return try await client.observe(method, parameters, within: limit, onReply: onReply)
-    } catch {
-      throw await failure(error, limit)
+    try await authenticating(parameters, within: limit) { parameters, limit throws(VarlinkClientError) in
+      try await client.observe(method, parameters, within: limit, onReply: onReply)
     }
   }
 
@@ -126,9 +130,41 @@ public final class MachineConnection {
   /// - Throws: ``ControlError``.
   public func acquireQMP(access: String? = nil, mode: String? = nil) async throws(ControlError) -> OwnedDescriptor {
     let parameters = JSONVariant.object(["access": access.map { .string($0) }, "mode": mode.map { .string($0) }])
-    do throws(VarlinkClientError) {
+    var attempts = 0
+    return try await authenticating(parameters, within: limit) { parameters, limit throws(VarlinkClientError) in
+      attempts += 1
+      // The first has used the connection up.
+      if attempts > 1 { client = try VarlinkClient(connectingTo: address.socket) }
       return try await client.upgrade("io.systemd.QemuMachineInstance.AcquireQMP", parameters, within: limit).takeDescriptor()
+    }
+  }
+
+  /// How long a person may take to authenticate.
+  private static let authenticationLimit = Duration.seconds(300)
+  private static let authenticationRequired = "io.systemd.InteractiveAuthenticationRequired"
+  /// The parameter of a call that lets polkit ask a person, by systemd's convention.
+  private static let mayInteract = "allowInteractiveAuthentication"
+
+  /// Makes a call, and once more if somebody has to authenticate for it, and may be asked.
+  private func authenticating<Reply: ~Copyable>(
+    _ parameters: JSONVariant?, within limit: Duration,
+    _ call: (JSONVariant?, Duration) async throws(VarlinkClientError) -> Reply
+  ) async throws(ControlError) -> Reply {
+    let refusal: VarlinkClientError
+    do throws(VarlinkClientError) { return try await call(parameters, limit) } catch { refusal = error }
+    guard mayAuthenticate, case .refused(let error) = refusal, error.name == Self.authenticationRequired else {
+      throw await failure(refusal, limit)
+    }
+    let agent = await AuthenticationAgent.start()
+    defer { agent?.end() }
+    do throws(VarlinkClientError) {
+      let parameters = (parameters?.members ?? []).map { ($0.name, $0.value) } + [(Self.mayInteract, .boolean(true))]
+      return try await call(.object(parameters), max(limit, Self.authenticationLimit))
     } catch {
+      // Not every method can be called that way.
+      if case .refused(let reply) = error, reply.parameters?["parameter"]?.string == Self.mayInteract {
+        throw await failure(refusal, limit)
+      }
       throw await failure(error, limit)
     }
   }

@@ -1,6 +1,7 @@
 import Glibc
 import SystemPackage
 public import SystemdEvent
+import SystemdJSON
 
 /// A QEMU that this process started, or a program that serves one of its devices.
 ///
@@ -19,7 +20,10 @@ public final class ChildProcess {
 
   private static let keptLines = 20
   private static let longestLine = 4096
-  private let printed: OwnedDescriptor
+  /// Itself, if it may be no child of this process.
+  private var process: ProcessDescriptor?
+  /// Where what it prints can be read, if it can be.
+  private var printed: OwnedDescriptor?
   private let onLine: (String) -> Void
   private var printSource: EventSource?
   private var childSource: EventSource?
@@ -49,6 +53,7 @@ public final class ChildProcess {
     var pipes: [CInt] = [-1, -1]
     guard pipe(&pipes) == 0 else { throw .last("pipe") }
     printed = OwnedDescriptor(owning: pipes[0])
+    self.process = nil
     let standardError = OwnedDescriptor(owning: pipes[1])
     for end in pipes { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
     self.onLine = onLine
@@ -87,7 +92,7 @@ public final class ChildProcess {
 
     do {
       childSource = try EventSource.child(process) { [weak self] status in self?.hasEnded(status) }
-      printSource = try EventSource.descriptor(printed.raw, .readable) { [weak self] _ in self?.readPrinted() }
+      try watchPrinted()
     } catch {
       // Nobody would ever end it.
       kill(process, SIGKILL)
@@ -95,12 +100,63 @@ public final class ChildProcess {
     }
   }
 
-  // The source goes before the descriptor that it watches.
-  isolated deinit { printSource.cancel() }
+  /// Takes over a program that another run of the daemon has started, or somebody else.
+  ///
+  /// - Parameters:
+  ///   - id: of its process, which may have ended meanwhile.
+  ///   - printed: where to read what it prints on standard error; nil if that goes elsewhere.
+  init(
+    adopting id: CInt, _ process: consuming ProcessDescriptor, printed: consuming OwnedDescriptor?, onLine: @escaping (String) -> Void
+  ) throws(SystemdError) {
+    self.id = id
+    self.onLine = onLine
+    self.printed = consume printed
+    let raw = process.raw
+    self.process = consume process
+    childSource = try EventSource.process(raw) { [weak self] status in self?.hasEnded(status) }
+    try watchPrinted()
+  }
+
+  private func watchPrinted() throws(SystemdError) {
+    guard let raw = printed?.raw else { return }
+    printSource = try EventSource.descriptor(raw, .readable) { [weak self] _ in self?.readPrinted() }
+  }
+
+  /// What the next run of the daemon needs to take it over.
+  ///
+  /// - Returns: nil for one that has ended.
+  func carried(_ handover: Handover) throws(SystemdError) -> JSONVariant? {
+    guard status == nil else { return nil }
+    let printed: JSONVariant? = if let raw = printed?.raw { try handover.add(raw) } else { nil }
+    return .object(["pid": .integer(id), "process": try carriedProcess(handover), "printed": printed])
+  }
+
+  private func carriedProcess(_ handover: Handover) throws(SystemdError) -> JSONVariant {
+    if let raw = process?.raw { return try handover.add(raw) }
+    // A child's number is its own until it is reaped.
+    let process = try ProcessDescriptor(of: id)
+    defer { withExtendedLifetime(process) {} }
+    return try handover.add(process.raw)
+  }
+
+  /// Goes on with one that ``carried(_:)`` told of.
+  convenience init(carried: JSONVariant, _ handover: Handover, onLine: @escaping (String) -> Void) throws {
+    guard let id = carried["pid"]?.integer.flatMap({ CInt(exactly: $0) }), let process = handover.take(carried["process"]) else {
+      throw Handover.Failure("a process that cannot be told")
+    }
+    try self.init(adopting: id, ProcessDescriptor(owning: process), printed: handover.take(carried["printed"]), onLine: onLine)
+  }
+
+  // The sources go before the descriptors that they watch.
+  isolated deinit {
+    printSource.cancel()
+    childSource.cancel()
+  }
 
   /// Sends it a signal, unless it has ended.
   public func signal(_ signal: CInt) {
-    if status == nil { kill(id, signal) }
+    guard status == nil else { return }
+    if process != nil { process?.signal(signal) } else { kill(id, signal) }
   }
 
   private func hasEnded(_ status: ExitStatus) {
@@ -114,13 +170,15 @@ public final class ChildProcess {
   }
 
   private var canRead: Bool {
-    var poller = pollfd(fd: printed.raw, events: Int16(POLLIN), revents: 0)
+    guard let raw = printed?.raw else { return false }
+    var poller = pollfd(fd: raw, events: Int16(POLLIN), revents: 0)
     return poll(&poller, 1, 0) > 0
   }
 
   private func readPrinted() {
+    guard let raw = printed?.raw else { return }
     var buffer = [UInt8](repeating: 0, count: 4096)
-    let count = read(printed.raw, &buffer, buffer.count)
+    let count = read(raw, &buffer, buffer.count)
     guard count > 0 else {
       if count == 0 { printSource = nil }
       return

@@ -22,7 +22,7 @@ final class ControlMonitor {
   let lost = Promise<QMPError>()
 
   private var client: QMPClient
-  private var id: String?
+  private(set) var id: String?
   private var spare: (id: String, client: QMPClient)?
   /// The attempt under way to put the spare to work, and whether it did.
   private var takeOverUnderWay: Promise<Bool>?
@@ -102,6 +102,13 @@ final class ControlMonitor {
     defer { spare = nil }
     return spare
   }
+
+  /// What ``QMPClient/unfinished`` says of it.
+  var unfinished: [UInt8]? { client.unfinished }
+  var descriptorNumber: CInt { client.descriptorNumber }
+  var greetingText: [UInt8] { client.greetingText }
+  /// Reads what QEMU says, from now on; for a client that another run of the daemon had.
+  func goOn() { client.goOn() }
 
   func close() {
     spare?.client.close()

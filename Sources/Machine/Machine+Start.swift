@@ -82,6 +82,7 @@ extension Machine {
       let machine = Machine(
         name: configuration.name, client: control, clientID: QEMUCommandLine.controlChardev, clientSocket: nil,
         responseLimit: responseLimit, greeting: greeting, process: process, programs: devices.programs, logger: logger)
+      machine.outlivesDaemon = configuration.socketForOthers != nil || !offer.endsWithParent
       machine.vsockAddress = devices.vsockAddress
       machine.rootDirectory = configuration.directory
       return machine

@@ -20,13 +20,17 @@ public final class Machine {
   /// What QEMU said of itself.
   public let greeting: Greeting
 
+  /// Whether QEMU goes on when this process ends, whatever ends it.
+  public internal(set) var outlivesDaemon = true
+  /// Whether the run of the daemon before had drives, which this one has not looked for.
+  var hasUnknownDrives = false
   /// The guest's AF_VSOCK address, if it was started here with one.
   public internal(set) var vsockAddress: UInt32?
   /// The folder of the host that is the guest's root, if it was started here with one.
   public internal(set) var rootDirectory: FilePath?
 
   /// The programs that serve its devices; they end when QEMU does.
-  private let programs: [DeviceProgram]
+  let programs: [DeviceProgram]
   /// The sockets of QMP servers that this machine's QEMU has beside ours and that nobody used, for sessions that share one.
   var spareSockets: [FilePath] = []
   /// The machine's events, numbered.
@@ -85,8 +89,10 @@ public final class Machine {
   // MARK: making one
 
   /// Takes the monitor at `socket` of a QEMU that runs already as the control monitor.
+  ///
+  /// - Parameter adopts: whether QEMU's process is this machine's from now on, as if it had been started here.
   public static func attach(
-    name: MachineName, to socket: FilePath, responseLimit: Duration = .seconds(10), logger: Logger,
+    name: MachineName, to socket: FilePath, responseLimit: Duration = .seconds(10), adopts: Bool = false, logger: Logger,
     cancelled: Promise<Void> = Promise()
   ) async throws(MachineError) -> Machine {
     do throws(QMPError) {
@@ -98,7 +104,7 @@ public final class Machine {
       let greeting = try await control.negotiate(within: .seconds(5))
       let machine = Machine(
         name: name, client: control, clientID: nil, clientSocket: address, responseLimit: responseLimit, greeting: greeting,
-        process: nil, logger: logger)
+        process: adopts ? control.serverProcess.flatMap { adopt($0, logger) } : nil, logger: logger)
       try await machine.monitors.continueNumbering()
       machine.spareSockets = try await machine.monitors.findSpareSockets()
       startTask {
@@ -108,6 +114,16 @@ public final class Machine {
       return machine
     } catch {
       throw .qmp(error)
+    }
+  }
+
+  /// The process that made the socket, which a QEMU does for itself when it is told so on its command line.
+  private static func adopt(_ process: Int32, _ logger: Logger) -> ChildProcess? {
+    do {
+      return try ChildProcess(adopting: process, ProcessDescriptor(of: process), printed: nil) { _ in }
+    } catch {
+      logger.warning("the process \(process) cannot be watched: \(error)")
+      return nil
     }
   }
 

@@ -19,6 +19,9 @@ final class MonitorEnd {
   /// - Parameter socket: stays the caller's.
   init(of socket: borrowing OwnedDescriptor) throws(SystemdError) { descriptor = try socket.duplicate() }
 
+  /// - Parameter socket: a descriptor for this alone.
+  init(owning socket: consuming OwnedDescriptor) { descriptor = socket }
+
   // The source goes before the descriptor that it watches.
   isolated deinit { source.cancel() }
 

@@ -22,9 +22,10 @@ public final class Monitors {
   let control: ControlMonitor
   let logger: Logger
   /// Where the control monitor is, if it is one of the command line's that listens.
-  private let controlSocket: FilePath?
+  let controlSocket: FilePath?
   let strayPatience: Duration
-  private var counter = 0
+  /// How many ids there have been.
+  var counter = 0
   /// Fulfilled when what a dead daemon left is gone.
   var strayRemoval: Promise<Void>?
   /// Of the monitors that ``add(_:pretty:)`` made, by their ids, until they are removed.
@@ -51,6 +52,9 @@ public final class Monitors {
   /// How much may wait in the kernel for QEMU, in bytes. QEMU executes all of it before the monitor can be removed, and takes
   /// milliseconds for the more costly commands.
   private static let sendBuffer: CInt = 4096
+  /// How many ids are left out when one of them is another daemon's: so many that the two do not meet again soon, and so few that ids
+  /// stay short.
+  private static let leap = 1000...40_000
 
   /// Adds a monitor on a socket of ours. When it returns, the greeting is on its way. When it throws, nothing of it is left in
   /// QEMU, or nothing will be once QEMU answers again.
@@ -61,16 +65,18 @@ public final class Monitors {
   /// - Throws: ``MachineError/notSupported(_:)`` if this QEMU has no monitors that can be added; ``MachineError/monitor(_:)``
   ///   for an id that is taken; ``MachineError/qmp(_:)`` with QEMU's words otherwise.
   public func add(_ chosen: String? = nil, pretty: Bool = false) async throws(MachineError) -> HotpluggedMonitor {
-    let id = chosen ?? nextID()
-    if let chosen, let strayRemoval {
-      do {
-        return try await hotplug(chosen, pretty)
-      } catch .monitor(.exists) {
-        // Most likely it is its user who wants it back, after the daemon has died.
-        await strayRemoval.value
-      }
+    let strayRemoval = strayRemoval
+    do {
+      return try await hotplug(chosen ?? nextID(), pretty)
+    } catch .monitor(.exists) where chosen == nil {
+      // Another daemon at the same QEMU counts as we do: we go on where it hardly is.
+      counter += Int.random(in: Self.leap)
+      return try await hotplug(nextID(), pretty)
+    } catch .monitor(.exists) where strayRemoval != nil {
+      // Most likely it is its user who wants it back, after the daemon has died.
+      await strayRemoval?.value
+      return try await hotplug(chosen ?? nextID(), pretty)
     }
-    return try await hotplug(id, pretty)
   }
 
   private func hotplug(_ id: String, _ pretty: Bool) async throws(MachineError) -> HotpluggedMonitor {
@@ -208,6 +214,11 @@ public final class Monitors {
       }
     }
   }
+
+  /// Takes over a monitor that the run of the daemon before has added.
+  ///
+  /// - Parameter socket: another descriptor of our end.
+  public func adopt(_ id: String, end socket: consuming OwnedDescriptor) { ends[id] = MonitorEnd(owning: socket) }
 
   /// Removes what there is of a monitor that nobody has any more.
   func discard(_ id: String) async {

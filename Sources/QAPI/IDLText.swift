@@ -79,7 +79,10 @@ struct IDLText {
         # Executes it out of band, for the commands that QEMU does that for
         oob: ?bool,
         # The index of a descriptor among those that came with the call, for the commands that take one
-        fileDescriptorIndex: ?int
+        fileDescriptorIndex: ?int,
+        # Whether polkit may have somebody authenticate for this call, which waits meanwhile. False if null. The methods that are
+        # commands have no such parameter: theirs are QEMU's
+        allowInteractiveAuthentication: ?bool
       ) -> (
         # Whatever the command returns: mostly an object, but it can be any JSON value
         return: object
@@ -89,7 +92,9 @@ struct IDLText {
       # connection ends. Needs the "more" flag
       method SubscribeEvents(
         # The names of the events to send, in QEMU's spelling; all if null or empty. READY is always sent
-        filter: ?[]string
+        filter: ?[]string,
+        # As for Execute
+        allowInteractiveAuthentication: ?bool
       ) -> (
         # The name, in QEMU's spelling
         event: string,

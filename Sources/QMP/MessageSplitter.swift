@@ -30,6 +30,9 @@ struct MessageSplitter {
 
   init(limit: Int) { self.limit = limit }
 
+  /// The message that is under way, as far as it came; nil if what comes is being dropped.
+  var unfinished: [UInt8]? { skipping ? nil : Array(buffer[start...]) }
+
   /// Gives up the message that is under way, if there is one: the next line that could begin a message does.
   mutating func skipUnfinished() {
     guard depth > 0 else { return }

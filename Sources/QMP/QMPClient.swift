@@ -8,8 +8,8 @@ public import SystemPackage
 ///
 /// Commands may be issued by any number of tasks at once; they go out in the order of the calls and carry no id, because
 /// QEMU answers the in-band commands of one monitor in order and reads its input at some 5 µs a byte. Every call ends: with
-/// the reply, with ``QMPError/timedOut`` after ``responseLimit``, with ``QMPError/overloaded`` at once, or with
-/// ``QMPError/disconnected`` when the connection does.
+/// the reply, with ``QMPError/timedOut`` after ``responseLimit``, with ``QMPError/overloaded`` or ``QMPError/notSent(_:)`` before
+/// the server has anything of it, or with ``QMPError/disconnected`` when the connection does.
 @EventLoopActor
 public final class QMPClient {
   /// How many commands may wait for their replies. One more fails with ``QMPError/overloaded``.
@@ -53,6 +53,8 @@ public final class QMPClient {
   public var onRespondingChange: (() -> Void)?
   /// Runs while there are commands to watch; it is not set anew for each of them.
   private var watchdog: EventSource?
+  /// When it is to run.
+  private var watchdogDue = ContinuousClock.now
   /// The questions that ask whether the server is there again: their ids, and the numbers of the first slots behind them.
   private var probes: [(id: String, slot: Int)] = []
   /// How many of those are sent to a server that answers none.
@@ -67,37 +69,58 @@ public final class QMPClient {
 
   /// Commands written together, whose caller waits for all replies.
   private final class Batch {
-    var results: [Result<JSONVariant, QMPError>] = []
-    let count: Int
-    let continuation: CheckedContinuation<[Result<JSONVariant, QMPError>], Never>
-    init(count: Int, _ continuation: CheckedContinuation<[Result<JSONVariant, QMPError>], Never>) {
-      self.count = count
+    /// What has not come is as if it never will. What could not be sent has its result before what was.
+    private var results: [Result<JSONVariant, QMPError>]
+    private var missing: Int
+    private let firstSlot: Int
+    private let continuation: CheckedContinuation<[Result<JSONVariant, QMPError>], Never>
+    init(count: Int, from firstSlot: Int, _ continuation: CheckedContinuation<[Result<JSONVariant, QMPError>], Never>) {
+      results = Array(repeating: .failure(.disconnected), count: count)
+      missing = count
+      self.firstSlot = firstSlot
       self.continuation = continuation
     }
-    func add(_ result: Result<JSONVariant, QMPError>) {
-      results.append(result)
-      if results.count == count { continuation.resume(returning: results) }
+    func add(_ result: Result<JSONVariant, QMPError>, of slot: Int) {
+      results[slot - firstSlot] = result
+      missing -= 1
+      if missing == 0 { continuation.resume(returning: results) }
     }
   }
   private struct Slot {
     let number: Int
     let command: String
-    let since: ContinuousClock.Instant
+    var since: ContinuousClock.Instant
     /// Who waits for the reply; nil once that has been given up.
     var batch: Batch?
     /// Takes the reply as it is; for commands that were submitted as text.
     var forward: ((Result<[UInt8], QMPError>) -> Void)?
+
+    func fail(_ error: QMPError) {
+      batch?.add(.failure(error), of: number)
+      forward?(.failure(error))
+    }
   }
   private var nextSlot = 0
   private struct Outgoing {
     var bytes: ArraySlice<UInt8>
-    var descriptors: [CInt]
+    var descriptors: [CInt] = []
+    /// The slot of the command that the descriptors are for, and how many of the bytes are its.
+    var slot = -1
+    var length = 0
     /// Owns the descriptors, if they had to wait: their caller may give up and close its own.
     var copies: Copies?
   }
   private final class Copies {
-    var descriptors: PassedDescriptors
-    init(of descriptors: [CInt]) { self.descriptors = PassedDescriptors(owning: descriptors.map { fcntl($0, F_DUPFD_CLOEXEC, 3) }) }
+    let descriptors: PassedDescriptors
+    init(of originals: [CInt]) throws(Errno) {
+      var copies = PassedDescriptors()
+      for original in originals {
+        let copy = fcntl(original, F_DUPFD_CLOEXEC, 3)
+        guard copy >= 0 else { throw Errno(rawValue: errno) }
+        copies.append([copy])
+      }
+      descriptors = copies
+    }
   }
 
   /// Takes over a connected stream socket.
@@ -106,6 +129,38 @@ public final class QMPClient {
     self.socket = socket
     readiness = try EventSource.descriptor(raw, .readable) { [weak self] in self?.ready($0) }
   }
+
+  /// Goes on with a connection that was negotiated before, by another run of this program. Nothing is read before ``goOn()``.
+  ///
+  /// - Parameters:
+  ///   - greeting: the ``greetingText`` of that time.
+  ///   - unfinished: the ``unfinished`` message.
+  public init(_ socket: consuming OwnedDescriptor, greeted greeting: [UInt8], unfinished: [UInt8]) throws {
+    let raw = socket.raw
+    self.socket = socket
+    readiness = try EventSource.descriptor(raw, .readable) { [weak self] in self?.ready($0) }
+    readiness?.isEnabled = false
+    greeting.withUnsafeBytes { splitter.append($0) }
+    if let fault = dispatchMessages() { throw fault }
+    guard greeted.result != nil else { throw QMPError.greeting("what was kept of it is none") }
+    unfinished.withUnsafeBytes { splitter.append($0) }
+  }
+
+  /// The greeting, once it came.
+  public var greeting: Greeting? { try? greeted.result?.get() }
+
+  /// Reads what comes, from now on.
+  public func goOn() { readiness?.isEnabled = true }
+
+  /// The message of which only the beginning came, while nothing else is under way; nil while something is: commands without replies,
+  /// replies that were given up and may come yet, or a server that does not answer.
+  public var unfinished: [UInt8]? {
+    let isAtRest = pending.isEmpty && outgoing.isEmpty && probes.isEmpty && overdue == 0 && isResponding && endedBy == nil
+    return isAtRest ? splitter.unfinished : nil
+  }
+
+  /// The socket's number, to pass it on.
+  public var descriptorNumber: CInt { socket.raw }
 
   // The source goes before the descriptor that it watches.
   isolated deinit { readiness.cancel() }
@@ -174,7 +229,8 @@ public final class QMPClient {
   ///
   /// - Parameter descriptors: go with the command's first byte; they stay the caller's.
   /// - Returns: the value of `return`.
-  /// - Throws: ``QMPError/execute(command:errorClass:desc:)`` with the server's error, or how the connection failed.
+  /// - Throws: ``QMPError/execute(command:errorClass:desc:)`` with the server's error, ``QMPError/notSent(_:)`` if the descriptors could
+  ///   not go with it, or how the connection failed.
   @discardableResult
   public func execute(
     _ command: String, _ arguments: JSONVariant? = nil, descriptors: [CInt] = []
@@ -193,17 +249,21 @@ public final class QMPClient {
     guard isResponding else { return commands.map { _ in .failure(.timedOut) } }
     guard pending.count + commands.count <= Self.maximumPending else { return commands.map { _ in .failure(.overloaded) } }
     return await withCheckedContinuation { continuation in
-      let batch = Batch(count: commands.count, continuation)
+      let batch = Batch(count: commands.count, from: nextSlot, continuation)
       let now = ContinuousClock.now
-      var writes: [(bytes: [UInt8], descriptors: [CInt])] = [([], [])]
+      var writes: [(bytes: [UInt8], descriptors: [CInt], slot: Int, length: Int)] = [([], [], nextSlot, 0)]
       for command in commands {
-        if !command.descriptors.isEmpty { writes.append(([], command.descriptors)) }
-        command.appendWireForm(to: &writes[writes.count - 1].bytes)
+        if !command.descriptors.isEmpty { writes.append(([], command.descriptors, nextSlot, 0)) }
+        let last = writes.count - 1
+        command.appendWireForm(to: &writes[last].bytes)
+        if !command.descriptors.isEmpty { writes[last].length = writes[last].bytes.count }
         pending.append(Slot(number: nextSlot, command: command.name, since: now, batch: batch))
         nextSlot += 1
       }
       // The first may be the end of the connection, which answers for all of them.
-      for next in writes where !next.bytes.isEmpty && endedBy == nil { write(next.bytes, descriptors: next.descriptors) }
+      for next in writes where !next.bytes.isEmpty && endedBy == nil {
+        write(Outgoing(bytes: next.bytes[...], descriptors: next.descriptors, slot: next.slot, length: next.length))
+      }
       if let responseLimit, watchdog == nil { watch(for: responseLimit) }
     }
   }
@@ -215,18 +275,20 @@ public final class QMPClient {
   ///
   /// - Parameters:
   ///   - text: one whole JSON object that the server answers in order, with one reply.
-  ///   - descriptors: go with its first byte; they stay the caller's.
+  ///   - descriptors: go with its first byte; they stay the caller's. Where the system cannot pass them on, the command goes without.
   ///   - reply: gets the reply as it came, on one line and without its end. ``QMPError/timedOut`` means that it was lost on the way,
   ///     ``QMPError/unreadableReply(_:)`` that it was too long.
   public func submit(_ text: [UInt8], descriptors: [CInt] = [], reply: @escaping (Result<[UInt8], QMPError>) -> Void) {
     if let endedBy { return reply(.failure(endedBy)) }
     guard pending.count < Self.maximumPending + Self.maximumForwarded else { return reply(.failure(.overloaded)) }
-    pending.append(Slot(number: nextSlot, command: "", since: .now, batch: nil, forward: reply))
+    let slot = nextSlot
+    pending.append(Slot(number: slot, command: "", since: .now, batch: nil, forward: reply))
     nextSlot += 1
-    write(text, descriptors: descriptors)
+    write(Outgoing(bytes: text[...], descriptors: descriptors, slot: slot, length: text.count))
   }
 
   private func watch(for delay: Duration) {
+    watchdogDue = .now + delay
     watchdog = try? EventSource.timer(after: delay) { [weak self] in self?.checkResponses() }
   }
 
@@ -234,13 +296,19 @@ public final class QMPClient {
     watchdog = nil
     if !isResponding { return probe() }
     guard let responseLimit, let oldest = pending.first(where: { $0.batch != nil }) else { return }
-    let waited = ContinuousClock.now - oldest.since
+    let now = ContinuousClock.now
+    if now - watchdogDue >= responseLimit / 2 {
+      // This process stood still, and so did the server, most likely: a suspended system, or one that had no time. It has its time anew.
+      for index in pending.indices { pending[index].since = now }
+      return watch(for: responseLimit)
+    }
+    let waited = now - oldest.since
     guard waited >= responseLimit else { return watch(for: responseLimit - waited) }
     isResponding = false
     for index in pending.indices {
       let batch = pending[index].batch
       pending[index].batch = nil
-      batch?.add(.failure(.timedOut))
+      batch?.add(.failure(.timedOut), of: pending[index].number)
     }
     probe()
   }
@@ -252,7 +320,7 @@ public final class QMPClient {
     // Damage in it may be what keeps its end, and all that follows, from being seen. But more likely it is a server that was
     // stopped in the middle of it, and a reply that is forwarded must not be lost to a suspicion, nor the next one take its place.
     if !pending.contains(where: { $0.forward != nil }) { splitter.skipUnfinished() }
-    write(Array(#"{"execute":"query-name","id":"\#(id)"}"#.utf8), descriptors: [])
+    write(Outgoing(bytes: Array(#"{"execute":"query-name","id":"\#(id)"}"#.utf8)[...]))
     if let responseLimit { watch(for: responseLimit) }
   }
 
@@ -290,13 +358,33 @@ public final class QMPClient {
 
   // MARK: the socket
 
-  private func write(_ bytes: [UInt8], descriptors: [CInt]) {
-    outgoing.append(Outgoing(bytes: bytes[...], descriptors: descriptors))
+  private func write(_ next: Outgoing) {
+    outgoing.append(next)
     if outgoing.count == 1 { flush() }
-    guard !descriptors.isEmpty, let last = outgoing.indices.last, !outgoing[last].descriptors.isEmpty else { return }
-    let copies = Copies(of: descriptors)
-    outgoing[last].copies = copies
-    outgoing[last].descriptors = copies.descriptors.raw
+    guard !next.descriptors.isEmpty,
+      let index = outgoing.lastIndex(where: { $0.slot == next.slot && !$0.descriptors.isEmpty })
+    else { return }
+    do throws(Errno) {
+      let copies = try Copies(of: next.descriptors)
+      outgoing[index].copies = copies
+      outgoing[index].descriptors = copies.descriptors.raw
+    } catch {
+      giveUpDescriptors(at: index, error)
+    }
+  }
+
+  /// Does without descriptors that the system does not pass on, of which nothing has been sent.
+  ///
+  /// Their command is taken back, and what was to be sent with it still is. One that was submitted as text goes without them, in its
+  /// place among the others, and the server says that it has none.
+  private func giveUpDescriptors(at index: Int, _ errno: Errno) {
+    outgoing[index].descriptors = []
+    outgoing[index].copies = nil
+    let number = outgoing[index].slot
+    guard let slot = pending.firstIndex(where: { $0.number == number }), pending[slot].forward == nil else { return }
+    outgoing[index].bytes.removeFirst(outgoing[index].length)
+    if outgoing[index].bytes.isEmpty { outgoing.remove(at: index) }
+    pending.remove(at: slot).fail(.notSent(errno))
   }
 
   private func flush() {
@@ -315,6 +403,9 @@ public final class QMPClient {
       case .failed(.brokenPipe), .failed(.connectionReset):
         // What the server said before it went is still to be read; its end of file ends the connection.
         outgoing.removeAll()
+      case .failed(let errno) where !next.descriptors.isEmpty:
+        // It is they that the system does not pass on: too many are on their way, or one is none.
+        giveUpDescriptors(at: 0, errno)
       case .failed:
         // The order of replies cannot be kept when a command is lost.
         return end(.disconnected)
@@ -415,8 +506,7 @@ public final class QMPClient {
     case .event: if let text { onEvent?(QMPEvent(unreadable: text)) }
     case .reply:
       if let slot = pending.popFirst() {
-        slot.batch?.add(.failure(.unreadableReply(reason)))
-        slot.forward?(.failure(.unreadableReply(reason)))
+        slot.fail(.unreadableReply(reason))
       } else if isResponding {
         guard overdue > 0 else { throw .badReply("a reply to no command") }
         overdue -= 1
@@ -430,10 +520,10 @@ public final class QMPClient {
     case .event(let event): onEvent?(event)
     case .reply(let value):
       guard let slot = pending.popFirst() else { throw .badReply("a reply to no command") }
-      slot.batch?.add(.success(value))
+      slot.batch?.add(.success(value), of: slot.number)
     case .error(let errorClass, let desc):
       guard let slot = pending.popFirst() else { throw .badReply("an error reply to no command: \(desc)") }
-      slot.batch?.add(.failure(.execute(command: slot.command, errorClass: errorClass, desc: desc)))
+      slot.batch?.add(.failure(.execute(command: slot.command, errorClass: errorClass, desc: desc)), of: slot.number)
     }
   }
 
@@ -447,10 +537,7 @@ public final class QMPClient {
     let unanswered = pending
     pending.removeAll()
     watchdog = nil
-    for slot in unanswered {
-      slot.batch?.add(.failure(error))
-      slot.forward?(.failure(error))
-    }
+    for slot in unanswered { slot.fail(error) }
     greeted.fulfil(.failure(error))
     disconnected.fulfil(error)
   }

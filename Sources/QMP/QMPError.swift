@@ -20,12 +20,15 @@ public enum QMPError: Error, Equatable, CustomStringConvertible {
   case unreadableReply(String)
   /// More commands wait for their replies than ``QMPClient/maximumPending``.
   case overloaded
+  /// The system did not take the command, or what had to be kept of it until the server reads on: it is out of descriptors, say. The
+  /// server has nothing of it, and the connection goes on.
+  case notSent(Errno)
 
   /// Whether nobody knows what became of the command: it may have been executed.
   public var isUncertain: Bool {
     switch self {
     case .disconnected, .timedOut, .unreadableReply: true
-    case .connect, .greeting, .negotiation, .execute, .badReply, .overloaded: false
+    case .connect, .greeting, .negotiation, .execute, .badReply, .overloaded, .notSent: false
     }
   }
 
@@ -41,6 +44,7 @@ public enum QMPError: Error, Equatable, CustomStringConvertible {
     case .badReply(let reason): "not a QMP server: \(reason)"
     case .unreadableReply(let reason): "QEMU's reply cannot be read: \(reason)"
     case .overloaded: "too many QMP commands are waiting for replies"
+    case .notSent(let errno): "the command could not be sent: \(errno)"
     }
   }
 }

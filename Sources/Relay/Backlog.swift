@@ -1,4 +1,5 @@
 import SystemdEvent
+import SystemdJSON
 
 /// Bytes on their way to one descriptor, with the descriptors that came with them. How much may wait is for the owner to
 /// bound.
@@ -101,6 +102,23 @@ struct Backlog: ~Copyable {
   }
 }
 
+// What the next run of the daemon goes on with.
+extension Backlog {
+  @EventLoopActor func carried(_ handover: Handover) throws(SystemdError) -> JSONVariant {
+    var numbers: [JSONVariant] = []
+    for descriptor in descriptors.raw { numbers.append(try handover.add(descriptor)) }
+    return .object(["bytes": .bytes(bytes[sent...]), "descriptors": .array(numbers)])
+  }
+
+  @EventLoopActor init(carried: JSONVariant, _ handover: Handover) throws(Handover.Failure) {
+    guard let bytes = carried["bytes"]?.bytes, let numbers = carried["descriptors"]?.elements else {
+      throw Handover.Failure("bytes under way that cannot be read")
+    }
+    self.bytes = bytes
+    for number in numbers { if let descriptor = handover.take(number)?.take() { descriptors.append([descriptor]) } }
+  }
+}
+
 /// A descriptor of somebody else's, and what kind it is.
 struct Endpoint {
   let raw: CInt
@@ -109,6 +127,14 @@ struct Endpoint {
   init(_ descriptor: borrowing OwnedDescriptor) {
     raw = descriptor.raw
     isSocket = descriptor.isSocket
+  }
+
+  /// That of a descriptor that may be missing.
+  static func of(_ descriptor: borrowing OwnedDescriptor?) -> Endpoint? {
+    switch descriptor {
+    case .some(let descriptor): Endpoint(descriptor)
+    case .none: nil
+    }
   }
 
   /// One that is known to be a socket.

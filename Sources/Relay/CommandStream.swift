@@ -1,3 +1,6 @@
+import SystemdEvent
+import SystemdJSON
+
 /// Follows the JSON that a client writes to its monitor, and takes the insignificant white space out of it.
 ///
 /// QEMU reads its input byte by byte, at some 5 µs each. A whole command is forwarded in its shortest form; white space
@@ -154,6 +157,30 @@ struct CommandStream {
       result.append(byte)
     }
     return result
+  }
+}
+
+// What the next run of the daemon goes on with.
+extension CommandStream {
+  /// In the middle of a command that is too long to be held, nothing is understood any more from there on.
+  @EventLoopActor var carried: JSONVariant {
+    .object([
+      "raw": .boolean(isRaw || isStreaming), "held": .bytes(held),
+      "places": .array([written.line, written.column, forwarded.line, forwarded.column].map { .integer($0) }),
+    ])
+  }
+
+  @EventLoopActor init(carried: JSONVariant) throws(Handover.Failure) {
+    guard let raw = carried["raw"]?.boolean, let bytes = carried["held"]?.bytes,
+      let places = carried["places"]?.elements?.compactMap(\.integer).map({ Int($0) }), places.count == 4
+    else { throw Handover.Failure("a stream of commands that cannot be read") }
+    (isRaw, held) = (raw, bytes)
+    written = TextPosition(line: places[0], column: places[1])
+    forwarded = TextPosition(line: places[2], column: places[3])
+    // So it comes to where it was.
+    guard !held.isEmpty else { return }
+    let outcome = held.withUnsafeBytes { scanner.scan($0[...]) }
+    guard outcome == .unfinished else { throw Handover.Failure("a command that is not the beginning of one") }
   }
 }
 

@@ -1,3 +1,6 @@
+import SystemdEvent
+import SystemdJSON
+
 /// Finds the end of a drain in what a monitor sends, and keeps the drain's own traces from the client.
 ///
 /// A drain writes byte 0xFF, which resets QEMU's JSON lexer whatever state the client left it in, and then commands with a
@@ -96,6 +99,24 @@ struct DrainFilter {
     output += message
     heldError.removeAll(keepingCapacity: true)
     message.removeAll(keepingCapacity: true)
+  }
+}
+
+// What the next run of the daemon goes on with, in the middle of a drain.
+extension DrainFilter {
+  @EventLoopActor var carried: JSONVariant {
+    .object([
+      "nonce": .bytes(nonce), "scanner": scanner.carried, "message": .bytes(message), "heldError": .bytes(heldError),
+      "passing": .boolean(passing),
+    ])
+  }
+
+  @EventLoopActor init(carried: JSONVariant) throws(Handover.Failure) {
+    guard let nonce = carried["nonce"]?.bytes, let scanner = carried["scanner"], let message = carried["message"]?.bytes,
+      let heldError = carried["heldError"]?.bytes, let passing = carried["passing"]?.boolean
+    else { throw Handover.Failure("a drain that cannot be read") }
+    self.scanner = try ReplyScanner(carried: scanner)
+    (self.nonce, self.message, self.heldError, self.passing) = (nonce, message, heldError, passing)
   }
 }
 

@@ -1,3 +1,6 @@
+import SystemdEvent
+import SystemdJSON
+
 /// Puts our own replies in the place where they belong among QEMU's.
 ///
 /// A command that is refused is not kept from QEMU but replaced by a placeholder: a command that does not exist, with an id
@@ -59,5 +62,26 @@ struct RefusalFilter {
     }
     let id = Array(line[(start - nonce.utf8.count - 2)...end])
     return refusals.removeValue(forKey: id) ?? line
+  }
+}
+
+// What the next run of the daemon goes on with.
+extension RefusalFilter {
+  @EventLoopActor var carried: JSONVariant {
+    .object([
+      "nonce": .string(nonce), "counter": .integer(counter),
+      "refusals": .array(refusals.map { .array([.bytes($0.key), .bytes($0.value)]) }),
+      "line": .bytes(line), "passing": .boolean(passing),
+    ])
+  }
+
+  @EventLoopActor init(carried: JSONVariant) throws(Handover.Failure) {
+    guard let nonce = carried["nonce"]?.string, let counter = carried["counter"]?.integer, let line = carried["line"]?.bytes,
+      let passing = carried["passing"]?.boolean, let refusals = carried["refusals"]?.elements
+    else { throw Handover.Failure("refusals that cannot be read") }
+    (self.nonce, self.counter, self.line, self.passing) = (nonce, Int(counter), line, passing)
+    for pair in refusals.compactMap(\.elements) where pair.count == 2 {
+      if let id = pair[0].bytes, let reply = pair[1].bytes { self.refusals[id] = reply }
+    }
   }
 }

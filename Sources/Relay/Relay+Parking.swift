@@ -36,6 +36,9 @@ extension Relay {
   /// Whether the session has a monitor.
   public var hasMonitor: Bool { monitor != nil }
 
+  /// Whether a parked session has something for QEMU, also if it is its last word.
+  public var waitsForMonitor: Bool { monitor == nil && drained.result == nil && !upstream.isEmpty }
+
   /// Whether the session could do without its monitor: nothing of it lives in there. Beside commands and what is not plain JSON
   /// (only QEMU knows where it ends) that is out-of-band execution, and passed descriptors. The beginning of a command is held
   /// here, not in QEMU.

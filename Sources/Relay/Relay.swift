@@ -93,11 +93,11 @@ public final class Relay {
   private let delivered = Promise<Void>()
   private let clientClosed = Promise<Void>()
 
-  private var inputDescriptor: OwnedDescriptor?
-  private var outputDescriptor: OwnedDescriptor?
+  var inputDescriptor: OwnedDescriptor?
+  var outputDescriptor: OwnedDescriptor?
   var monitorDescriptor: OwnedDescriptor?
-  private let input: Endpoint?
-  private let output: Endpoint?
+  let input: Endpoint?
+  let output: Endpoint?
   /// Nil while the session is parked.
   var monitor: Endpoint?
   var inputSource: EventSource?
@@ -107,14 +107,14 @@ public final class Relay {
 
   /// Towards the monitor, and towards the client.
   var upstream = Backlog()
-  private var downstream = Backlog()
+  var downstream = Backlog()
   var commands = CommandStream()
   var replies = ReplyScanner()
   var refusals: RefusalFilter?
   /// Came with bytes that are held back still. QEMU keeps the newest ones only, and so does this.
-  private var heldDescriptors = PassedDescriptors()
+  var heldDescriptors = PassedDescriptors()
   /// Names that the client gave to descriptors in QEMU, as JSON strings.
-  private var descriptorNames: Set<String> = []
+  var descriptorNames: Set<String> = []
   var hasPassedDescriptors = false
   /// The client may have asked for out-of-band execution, which lives in its monitor.
   var mayBeOutOfBand = false
@@ -166,6 +166,70 @@ public final class Relay {
     } else {
       clientIsGone = true
       clientClosed.fulfil()
+      endInput()
+    }
+  }
+
+  /// Goes on with a session that the run of the daemon before had.
+  ///
+  /// - Parameters:
+  ///   - carried: from ``carried(_:)``.
+  ///   - options: as they were there.
+  /// - Throws: ``Handover/Failure`` for what that did not write, and when the monitor was lost on the way.
+  public init(carried: JSONVariant, _ handover: Handover, options: Options) throws {
+    self.options = options
+    guard let commands = carried["commands"], let replies = carried["replies"], let upstream = carried["upstream"],
+      let downstream = carried["downstream"], let statistics = carried["statistics"], let isOver = carried["over"]?.boolean,
+      let names = carried["names"]?.elements, let hasEnded = carried["inputEnded"]?.boolean
+    else { throw Handover.Failure("a session that cannot be read") }
+    self.commands = try CommandStream(carried: commands)
+    self.replies = try ReplyScanner(carried: replies)
+    self.upstream = try Backlog(carried: upstream, handover)
+    self.downstream = try Backlog(carried: downstream, handover)
+    self.statistics = try Statistics(carried: statistics)
+    if let refusals = carried["refusals"] { self.refusals = try RefusalFilter(carried: refusals) }
+    if let drain = carried["drain"] { self.drain = try DrainFilter(carried: drain) }
+    descriptorNames = Set(names.compactMap(\.string))
+    hasPassedDescriptors = carried["passes"]?.boolean == true
+    mayBeOutOfBand = carried["outOfBand"]?.boolean == true
+    reasonForEnd = carried["reason"]?.string
+    for number in carried["held"]?.elements ?? [] {
+      if let descriptor = handover.take(number)?.take() { heldDescriptors.append([descriptor]) }
+    }
+    let input = handover.take(carried["input"])
+    let output = if carried["oneSocket"]?.boolean == true { try input?.duplicate() } else { handover.take(carried["output"]) }
+    self.input = Endpoint.of(input)
+    self.output = Endpoint.of(output)
+    inputDescriptor = consume input
+    outputDescriptor = consume output
+    if let number = carried["monitor"] {
+      guard let monitor = handover.take(number) else { throw Handover.Failure("a session without its monitor") }
+      self.monitor = Endpoint(socket: monitor)
+      monitorDescriptor = consume monitor
+    } else if !isOver {
+      state = .parked
+    }
+    try goOn(isOver: isOver, inputHasEnded: hasEnded)
+  }
+
+  private func goOn(isOver: Bool, inputHasEnded hasEnded: Bool) throws(SystemdError) {
+    if let monitor {
+      monitorSource = try EventSource.descriptor(monitor.raw, .readable) { [weak self] in self?.monitorReady($0) }
+      updateMonitorInterest()
+    }
+    if let input {
+      inputSource = try EventSource.descriptor(input.raw, .readable) { [weak self] in self?.inputReady($0) }
+      inputSource?.isEnabled = upstream.isEmpty || hasEnded
+    } else {
+      clientIsGone = clientIsGone || output == nil
+      clientClosed.fulfil()
+    }
+    if !downstream.isEmpty { watchOutput(.writable) }
+    if isOver {
+      inputHasEnded = true
+      state = .draining
+      end(.parked)
+    } else if hasEnded || input == nil {
       endInput()
     }
   }

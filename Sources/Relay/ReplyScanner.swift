@@ -1,10 +1,13 @@
+import SystemdEvent
+import SystemdJSON
+
 /// Follows what a monitor sends from message to message, and counts the replies: everything is one but events, which begin
 /// with their timestamp, and the greeting.
 ///
 /// A value without I/O. QEMU writes one message a line; on a monitor that is pretty, one from a line `{` to a line `}`.
 struct ReplyScanner {
   /// What the next byte belongs to.
-  private enum Place {
+  private enum Place: Int {
     /// A new message.
     case start
     /// Behind the brace that opens one.
@@ -57,5 +60,18 @@ struct ReplyScanner {
       }
     }
     return count
+  }
+}
+
+// What the next run of the daemon goes on with.
+extension ReplyScanner {
+  @EventLoopActor var carried: JSONVariant {
+    .object(["place": .integer(place.rawValue), "negotiated": .boolean(isNegotiated)])
+  }
+
+  @EventLoopActor init(carried: JSONVariant) throws(Handover.Failure) {
+    guard let number = carried["place"]?.integer, let place = Place(rawValue: Int(number)), let negotiated = carried["negotiated"]?.boolean
+    else { throw Handover.Failure("a stream of replies that cannot be read") }
+    (self.place, isNegotiated) = (place, negotiated)
   }
 }

@@ -72,6 +72,14 @@ public final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable 
     return try check("sd_event_loop", sd_event_loop(event))
   }
 
+  /// Runs the loop on the calling thread as long as `condition` holds, which is looked at after each turn: for a program whose thread is
+  /// another's between two pieces of work. Every call must be on the same thread.
+  package func run(while condition: () -> Bool) throws(SystemdError) {
+    let (free, owner) = thread.compareExchange(expected: 0, desired: UInt(pthread_self()), ordering: .sequentiallyConsistent)
+    precondition(free || owner == UInt(pthread_self()), "the loop runs already")
+    while condition() { try check("sd_event_run", sd_event_run(event, .max)) }
+  }
+
   /// Makes ``run()`` return once the source being dispatched is done.
   @EventLoopActor public func exit(_ status: CInt) {
     mustSucceed("sd_event_exit", sd_event_exit(event, status))

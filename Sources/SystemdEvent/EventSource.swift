@@ -21,12 +21,33 @@ public enum ExitStatus: Equatable, Sendable, CustomStringConvertible {
   case exited(CInt)
   /// This signal ended it.
   case signaled(CInt)
+  /// It has ended, and how is told to the process alone that started it.
+  case unknown
 
   public var description: String {
     switch self {
     case .exited(let status): "exited with status \(status)"
     case .signaled(let signal): "was killed by signal \(signal)"
+    case .unknown: "has ended"
     }
+  }
+}
+
+extension ExitStatus {
+  /// How the process of a pidfd has ended, which it must have.
+  fileprivate init(reaping process: CInt) {
+    var information = siginfo_t()
+    guard waitid(P_PIDFD, id_t(process), &information, CInt(WEXITED | WNOHANG)) == 0, information.si_code != 0 else {
+      self = .unknown
+      return
+    }
+    self.init(information)
+  }
+
+  /// As waitid(2) tells it.
+  fileprivate init(_ information: siginfo_t) {
+    let status = information._sifields._sigchld.si_status
+    self = information.si_code == CInt(CLD_EXITED) ? .exited(status) : .signaled(status)
   }
 }
 
@@ -124,11 +145,21 @@ public final class EventSource {
         EventLoop.shared.event, &source, process, CInt(WEXITED),
         { _, information, userdata in
           guard let information else { return -EINVAL }
-          let status = information.pointee._sifields._sigchld.si_status
-          let ended: ExitStatus = information.pointee.si_code == CInt(CLD_EXITED) ? .exited(status) : .signaled(status)
-          return Context<ExitStatus>.dispatch(userdata, ended)
+          return Context<ExitStatus>.dispatch(userdata, ExitStatus(information.pointee))
         }, userdata)
     }
+  }
+
+  /// Calls `handler` once, when a process has ended, whoever started it; a child is reaped.
+  ///
+  /// - Parameter process: of a ``ProcessDescriptor``, which must be held as long as this source.
+  public static func process(
+    _ process: CInt, handler: @escaping @EventLoopActor (ExitStatus) -> Void
+  ) throws(SystemdError) -> EventSource {
+    let source = try EventSource.descriptor(process, .readable) { _ in handler(ExitStatus(reaping: process)) }
+    // It stays readable, and is told once.
+    try check("sd_event_source_set_enabled", sd_event_source_set_enabled(source.source, CInt(SD_EVENT_ONESHOT)))
+    return source
   }
 
   /// Calls `handler` once, when the dispatch under way is over.

@@ -1,8 +1,9 @@
+import CSystemd
 import Glibc
 public import SystemPackage
 
 /// A stream socket that takes connections one by one, when it is asked for the next. Until then they wait in the kernel's
-/// queue, which has a bound.
+/// queue, which has a bound. One whose turn it is when there are no descriptors is closed.
 @EventLoopActor
 public final class ListeningSocket {
   /// Where it was made, if it was made here.
@@ -16,8 +17,6 @@ public final class ListeningSocket {
 
   /// How many connections may wait.
   private static let backlog: CInt = 16
-  /// How long to wait when there are no descriptors for another connection.
-  private static let shortage = Duration.seconds(1)
 
   /// Makes a UNIX socket at `path`, for this user alone. One that nobody listens at any more is replaced.
   ///
@@ -42,11 +41,39 @@ public final class ListeningSocket {
     try watch(raw)
   }
 
+  /// A socket that listens at `path`, in the place of one that a dead process left there.
+  ///
+  /// - Parameter mode: the file's, whatever the umask.
+  public nonisolated static func open(at path: FilePath, mode: CInterop.Mode) throws(SystemdError) -> OwnedDescriptor {
+    let raw = socket(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
+    guard raw >= 0 else { throw .last("socket") }
+    let descriptor = OwnedDescriptor(owning: raw)
+    var status = stat()
+    if lstat(path.string, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK { unlink(path.string) }
+    // bind(2) makes the file, and others may look at it from then on.
+    let previous = umask(~mode & 0o777)
+    defer { umask(previous) }
+    do { try descriptor.bind(to: path) } catch { throw SystemdError("cannot listen at \(path)", error.errno) }
+    guard listen(raw, SOMAXCONN) == 0 else { throw .last("listen") }
+    return descriptor
+  }
+
   /// Takes over a socket that listens already.
   public init(_ descriptor: consuming OwnedDescriptor) throws(SystemdError) {
     let raw = descriptor.raw
     path = nil
     identity = nil
+    self.descriptor = consume descriptor
+    try watch(raw)
+  }
+
+  /// Goes on with one that another run of this program made.
+  ///
+  /// - Parameter path: where it was made.
+  public init(_ descriptor: consuming OwnedDescriptor, madeAt path: FilePath?) throws(SystemdError) {
+    let raw = descriptor.raw
+    self.path = path
+    identity = path.flatMap { FileIdentity(of: $0) }
     self.descriptor = consume descriptor
     try watch(raw)
   }
@@ -81,23 +108,22 @@ public final class ListeningSocket {
   }
 
   private func watch(_ raw: CInt) throws(SystemdError) {
+    SpareDescriptor.shared.hold()
     source = try EventSource.descriptor(raw, .readable) { [weak self] _ in self?.ready() }
     source?.isEnabled = false
   }
 
   private func ready() {
     guard let raw = descriptor?.raw, let continuation = waiter else { return }
-    let connection = Glibc.accept(raw, nil, nil)
+    let connection = accept4(raw, nil, nil, CInt(SOCK_CLOEXEC.rawValue))
     if connection >= 0 {
-      // Glibc's module has no accept4(2). What this process starts closes what it is not given.
-      _ = fcntl(connection, F_SETFD, FD_CLOEXEC)
       source?.isEnabled = false
       waiter = nil
       continuation.resume(returning: connection)
-    } else if [EMFILE, ENFILE, ENOBUFS, ENOMEM].contains(errno) {
+    } else if SpareDescriptor.shortages.contains(errno), !SpareDescriptor.shared.refuseConnection(at: raw) {
       // It would be reported again at once, and again.
       source?.isEnabled = false
-      pause = try? EventSource.timer(after: Self.shortage) { [weak self] in
+      pause = try? EventSource.timer(after: SpareDescriptor.shortage) { [weak self] in
         if let self, waiter != nil { source?.isEnabled = true }
       }
     }

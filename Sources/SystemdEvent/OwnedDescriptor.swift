@@ -116,8 +116,10 @@ extension OwnedDescriptor {
   }
 
   /// Connects a UNIX socket.
-  func connect(to path: FilePath) throws(SystemdError) {
-    guard try Self.withAddress(path, "connect", { Glibc.connect(raw, $0, $1) }) == 0 else { throw .last("connect") }
+  ///
+  /// - Parameter isName: the path, without its first letter, is no path but a name that is in no folder (unix(7)).
+  func connect(to path: FilePath, isName: Bool = false) throws(SystemdError) {
+    guard try Self.withAddress(path, "connect", isName: isName, { Glibc.connect(raw, $0, $1) }) == 0 else { throw .last("connect") }
   }
 
   /// Gives a UNIX socket its path.
@@ -126,15 +128,21 @@ extension OwnedDescriptor {
   }
 
   private static func withAddress(
-    _ path: FilePath, _ call: String, _ body: (UnsafePointer<sockaddr>, socklen_t) -> CInt
+    _ path: FilePath, _ call: String, isName: Bool = false, _ body: (UnsafePointer<sockaddr>, socklen_t) -> CInt
   ) throws(SystemdError) -> CInt {
     var address = sockaddr_un()
     address.sun_family = sa_family_t(AF_UNIX)
-    let bytes = Array(path.string.utf8)
+    var bytes = Array(path.string.utf8)
     guard bytes.count < MemoryLayout.size(ofValue: address.sun_path) else { throw SystemdError(call, .fileNameTooLong) }
+    var length = MemoryLayout<sockaddr_un>.size
+    // A name begins with a NUL, and is as long as the address says.
+    if isName, !bytes.isEmpty {
+      bytes[0] = 0
+      length = MemoryLayout<sockaddr_un>.offset(of: \.sun_path).map { $0 + bytes.count } ?? length
+    }
     withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: bytes) }
     return withUnsafePointer(to: &address) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { body($0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { body($0, socklen_t(length)) }
     }
   }
 

@@ -1,4 +1,5 @@
 import Glibc
+import SystemPackage
 
 /// Who is at the other end of a connection, as the kernel told when it was made (SO_PEERCRED). What is not known is nil.
 public struct PeerCredentials: Sendable, Equatable {
@@ -36,6 +37,20 @@ public struct PeerCredentials: Sendable, Equatable {
       groups = [gid_t](repeating: 0, count: count)
     }
     return Array(groups.prefix(Int(length) / MemoryLayout<gid_t>.size))
+  }
+
+  /// The process that connected to a socket, as a pidfd, close-on-exec (SO_PEERPIDFD).
+  ///
+  /// - Throws: `ESRCH` when it is no more; `ENOPROTOOPT` before Linux 6.5.
+  public static func process(of socket: CInt) throws(SystemdError) -> OwnedDescriptor {
+    var descriptor: CInt = -1
+    var length = socklen_t(MemoryLayout<CInt>.size)
+    guard getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &descriptor, &length) == 0 else {
+      // Some kernels say EINVAL of a process that was reaped.
+      guard errno != EINVAL else { throw SystemdError("SO_PEERPIDFD", Errno(rawValue: ESRCH)) }
+      throw .last("SO_PEERPIDFD")
+    }
+    return OwnedDescriptor(owning: descriptor)
   }
 
   /// `struct ucred` of unix(7), which Glibc's module does not have.

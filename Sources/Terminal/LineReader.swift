@@ -70,6 +70,8 @@ public final class LineReader {
   ///
   /// - Parameter text: whole lines without the last line end; what comes from elsewhere is escaped before.
   public func show(_ text: String) {
+    // The signal that tells of another size may be on its way still.
+    display.size = terminal.size
     terminal.write(display.erase() + text + "\n" + (reading == nil ? "" : drawing()))
   }
 

@@ -16,6 +16,13 @@ public final class VarlinkCall {
   public var peer: PeerCredentials { connection.peer }
   /// The groups of the caller beside its first, as they were when it connected. Asked for each time; none if it has gone.
   public var peerGroups: [UInt32] { callerIsGone ? [] : connection.peerGroups }
+  /// The process that connected, as a pidfd: another one of the same id cannot be taken for it.
+  ///
+  /// - Throws: `ESRCH` when it has gone, and its process is no more; `ENOPROTOOPT` before Linux 6.5.
+  public func peerProcess() throws(SystemdError) -> OwnedDescriptor {
+    guard !callerIsGone else { throw SystemdError("SO_PEERPIDFD", .noSuchProcess) }
+    return try connection.peerProcess()
+  }
 
   private let connection: VarlinkConnection
   private let flags: sd_varlink_method_flags_t
@@ -68,7 +75,13 @@ public final class VarlinkCall {
   public var callerIsGone: Bool { connection.hasEnded }
 
   /// Calls `handler` when the caller's connection ends; at once, if it has.
-  public func whenCallerGoes(_ handler: @escaping () -> Void) { connection.atEnd(handler) }
+  ///
+  /// - Returns: what ``forget(_:)`` takes, for those who do not want to know any more.
+  @discardableResult
+  public func whenCallerGoes(_ handler: @escaping () -> Void) -> Int { connection.atEnd(handler) }
+
+  /// Lets go of a handler of ``whenCallerGoes(_:)``: a connection may live long, and make many calls.
+  public func forget(_ waiter: Int) { connection.forget(waiter) }
 
   /// Sends one reply of a stream.
   ///

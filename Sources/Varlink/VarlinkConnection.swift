@@ -9,7 +9,7 @@ final class VarlinkConnection {
   /// Valid until `didEnd()`: the server's callbacks keep it in step.
   let link: OpaquePointer
   let peer: PeerCredentials
-  private var endHandlers: [() -> Void] = []
+  private let end = Promise<Void>()
   private(set) var hasEnded = false
 
   /// The two descriptors of an upgraded connection: for input and for output.
@@ -33,6 +33,11 @@ final class VarlinkConnection {
       user: sd_varlink_get_peer_uid(link, &user) >= 0 ? user : nil,
       group: sd_varlink_get_peer_gid(link, &group) >= 0 ? group : nil,
       process: sd_varlink_get_peer_pid(link, &process) >= 0 ? process : nil)
+  }
+
+  /// The peer's process itself.
+  func peerProcess() throws(SystemdError) -> OwnedDescriptor {
+    try PeerCredentials.process(of: check("sd_varlink_get_fd", sd_varlink_get_fd(link)))
   }
 
   /// The groups of the peer's process beside its first.
@@ -78,8 +83,9 @@ final class VarlinkConnection {
       }
     }
     let didSomething = process()
-    // What comes while a call is under way is left alone until that is answered; it would wake us again and again.
-    if !didSomething, ready.contains(.readable), !hasEnded { source?.interest.remove(.readable) }
+    // What comes while a call is under way is left alone until that is answered; it would wake us again and again. But what we were
+    // woken for may have been read meanwhile, in a turn of ``again``: then there is more to come.
+    if !didSomething, ready.contains(.readable), !hasEnded, !wanted.contains(.readable) { source?.interest.remove(.readable) }
   }
 
   private func outputReady(_ ready: Readiness) {
@@ -129,9 +135,13 @@ final class VarlinkConnection {
   }
 
   /// Calls `handler` at the end of the connection; at once, if that was already.
-  func atEnd(_ handler: @escaping () -> Void) {
-    if hasEnded { handler() } else { endHandlers.append(handler) }
-  }
+  ///
+  /// - Returns: what ``forget(_:)`` takes.
+  @discardableResult
+  func atEnd(_ handler: @escaping () -> Void) -> Int { end.whenFulfilled { handler() } }
+
+  /// Lets go of a handler.
+  func forget(_ waiter: Int) { end.forget(waiter) }
 
   /// Whether libsystemd holds output that the socket does not take.
   var hasUnsent: Bool {
@@ -154,9 +164,7 @@ final class VarlinkConnection {
     outputSource.cancel()
     again.cancel()
     for waiting in awaitingSent { waiting.fulfil() }
-    let handlers = endHandlers
-    endHandlers = []
-    for handler in handlers { handler() }
+    end.fulfil()
     guard upgrade != nil else { return }
     // This callback comes both when the peer vanished and, right before the upgrade callback, when the upgrade went well.
     // What is true is known once the dispatch under way is over.

@@ -30,8 +30,11 @@ public final class VarlinkServer {
     public var connectionsPerUser: UInt32
     /// How many of them may be of callers who may do nothing.
     public var strangers: Int
-    public init(connections: UInt32 = 4096, connectionsPerUser: UInt32 = 1024, strangers: Int = 32) {
+    /// How many of those one user may have, so that others can be told, too.
+    public var strangersPerUser: Int
+    public init(connections: UInt32 = 4096, connectionsPerUser: UInt32 = 1024, strangers: Int = 32, strangersPerUser: Int = 8) {
       self.strangers = strangers
+      self.strangersPerUser = strangersPerUser
       self.connections = connections
       self.connectionsPerUser = connectionsPerUser
     }
@@ -46,13 +49,27 @@ public final class VarlinkServer {
   private var methods: [String: Method] = [:]
   private var connections: [OpaquePointer: VarlinkConnection] = [:]
   private let crowd = Crowd()
+  /// What is to become of a call.
+  public enum Admission {
+    /// It may be made.
+    case granted
+    /// That takes a while to find out. Others do not wait for it, and whoever finds out gives up when the caller goes.
+    case asked(@EventLoopActor @Sendable () async throws(VarlinkError) -> Void)
+  }
   /// Looks at each call before its handler gets it, and throws if it may not be made.
-  public var admission: (@EventLoopActor (VarlinkCall) throws(VarlinkError) -> Void)?
+  public var admission: (@EventLoopActor (VarlinkCall) throws(VarlinkError) -> Admission)?
   /// Tells who may make no call at all, by the credentials and the supplementary groups. Of these, ``Limits/strangers`` connections are
-  /// accepted, enough to tell them so.
+  /// accepted, and ``Limits/strangersPerUser`` of each, enough to tell them so.
   public var isStranger: (@EventLoopActor (PeerCredentials, () -> [UInt32]) -> Bool)?
-  private let mostStrangers: Int
-  private var strangers = 0
+  private let limits: Limits
+  /// How many connections of theirs there are, by user; those of users that cannot be told count as one's.
+  private var strangers: [UInt32?: Int] = [:]
+  /// The sockets that it listens on. libsystemd would do that too, and never again once a connection could not be accepted because
+  /// there was no descriptor for it.
+  private var acceptors: [Acceptor] = []
+  private var isServing = false
+  /// Told when a connection was closed since there was no descriptor for it, or no memory.
+  public var onRefusal: ((Errno) -> Void)?
   private struct Method {
     let kind: VarlinkInterface.MethodKind
     let handler: Handler
@@ -71,7 +88,7 @@ public final class VarlinkServer {
     guard let server else { throw SystemdError("sd_varlink_server_new", .noMemory) }
     self.server = server
     self.errorReply = errorReply
-    mostStrangers = limits.strangers
+    self.limits = limits
     try check("sd_varlink_server_set_info", sd_varlink_server_set_info(server, info.vendor, info.product, info.version, info.url))
     try check("sd_varlink_server_set_connections_max", sd_varlink_server_set_connections_max(server, limits.connections))
     try check(
@@ -93,7 +110,6 @@ public final class VarlinkServer {
 
   isolated deinit {
     sd_varlink_server_set_userdata(server, nil)
-    sd_varlink_server_shutdown(server)
     for connection in connections.values { sd_varlink_close(connection.link) }
     sd_varlink_server_unref(server)
   }
@@ -123,15 +139,27 @@ public final class VarlinkServer {
 
   /// Makes a UNIX socket at `path` with `mode`. One that a dead server left is replaced. Who connects waits for ``serve()``.
   public func listen(on path: FilePath, mode: CInterop.Mode) throws(SystemdError) {
-    try check("sd_varlink_server_listen_address", sd_varlink_server_listen_address(server, path.string, mode))
+    try listen(on: ListeningSocket.open(at: path, mode: mode))
   }
 
   /// Takes over a UNIX stream socket that listens already. Its path stays when the server ends. Who connects waits for ``serve()``.
   public func listen(on socket: consuming OwnedDescriptor) throws(SystemdError) {
-    let raw = socket.raw
-    try check("sd_varlink_server_listen_fd", sd_varlink_server_listen_fd(server, raw))
-    // It is libsystemd's now.
-    _ = socket.take()
+    let acceptor = try Acceptor(socket) { [weak self] connection in
+      // Over a limit: letting go of it closes it.
+      if let self { try? add(connection) }
+    } onRefusal: { [weak self] reason in
+      self?.onRefusal?(reason)
+    }
+    acceptor.isAccepting = isServing
+    acceptors.append(acceptor)
+  }
+
+  private func add(_ connection: consuming OwnedDescriptor) throws(SystemdError) {
+    let raw = connection.raw
+    var link: OpaquePointer?
+    try check("sd_varlink_server_add_connection", sd_varlink_server_add_connection(server, raw, &link))
+    _ = connection.take()
+    adopt(link) {}
   }
 
   /// Takes over a connected UNIX stream socket, whose client is served once ``serve()`` was called.
@@ -183,16 +211,29 @@ public final class VarlinkServer {
     try check(
       "sd_varlink_server_attach_event",
       sd_varlink_server_attach_event(server, EventLoop.shared.event, Int64(SD_EVENT_PRIORITY_NORMAL)))
+    isServing = true
+    for acceptor in acceptors { acceptor.isAccepting = true }
   }
 
   /// Stops listening and ends every connection. Replies already given are sent as far as they can be without waiting.
   public func shutDown() {
-    sd_varlink_server_shutdown(server)
+    stopListening()
     for connection in connections.values { sd_varlink_close(connection.link) }
   }
 
+  /// The numbers of the sockets that it listens on, to pass them on.
+  public var listeningDescriptors: [CInt] { acceptors.map(\.descriptorNumber) }
+
+  /// Whether connections are taken; those that come meanwhile wait.
+  public var isAccepting = true {
+    didSet { for acceptor in acceptors { acceptor.isAccepting = isServing && isAccepting } }
+  }
+
   /// Stops listening; connections go on.
-  public func stopListening() { sd_varlink_server_shutdown(server) }
+  public func stopListening() {
+    for acceptor in acceptors { acceptor.isAccepting = false }
+    acceptors = []
+  }
 
   /// Waits until all that was sent to callers is on its way, but no longer than `limit`.
   public func sent(within limit: Duration) async {
@@ -227,9 +268,10 @@ public final class VarlinkServer {
     connections[link] = connection
     crowd.enter()
     if let isStranger, isStranger(connection.peer, { connection.peerGroups }) {
-      strangers += 1
-      connection.atEnd { [weak self] in self?.strangers -= 1 }
-      guard strangers <= mostStrangers else {
+      let user = connection.peer.user
+      strangers[user, default: 0] += 1
+      connection.atEnd { [weak self] in self?.strangerLeft(user) }
+      guard strangers[user, default: 0] <= limits.strangersPerUser, strangers.values.reduce(0, +) <= limits.strangers else {
         sd_varlink_close(link)
         return
       }
@@ -238,13 +280,33 @@ public final class VarlinkServer {
     do throws(SystemdError) { try connection.drive() } catch { sd_varlink_close(link) }
   }
 
+  private func strangerLeft(_ user: UInt32?) {
+    strangers[user, default: 0] -= 1
+    if strangers[user] == 0 { strangers[user] = nil }
+  }
+
   private func dispatch(_ link: OpaquePointer, _ parameters: JSONVariant, _ flags: sd_varlink_method_flags_t) {
     var name: UnsafePointer<CChar>?
     guard sd_varlink_get_current_method(link, &name) >= 0, let name, let connection = connections[link],
       let method = methods[String(cString: name)]
     else { return }
     let call = VarlinkCall(connection, method: String(cString: name), parameters: parameters, flags: flags)
-    do throws(VarlinkError) { try admission?(call) } catch { return call.fail(error) }
+    do throws(VarlinkError) {
+      if let admission, case .asked(let answer) = try admission(call) {
+        startTask {
+          do throws(VarlinkError) { try await answer() } catch { return call.fail(error) }
+          if !call.callerIsGone { self.perform(call, method) }
+        }
+        return
+      }
+    } catch {
+      return call.fail(error)
+    }
+    perform(call, method)
+  }
+
+  /// Has a call that may be made answered by its handler.
+  private func perform(_ call: VarlinkCall, _ method: Method) {
     switch method.kind {
     case .more where !call.wantsMore: return call.fail(.expectedMore)
     case .upgrade where !call.wantsUpgrade: return call.fail(.expectedUpgrade)

@@ -56,13 +56,18 @@ struct OptionsFile: Equatable {
         let name = line.prefix { $0 != "=" && !$0.isBlank }
         guard name != Self.name else { throw refuse("\(Self.name) cannot be in a file") }
         let value = line.dropFirst(name.count)
-        // Short ones have no '=' between them and their value, and no value that begins with a dash.
+        // Short ones have no '=' between them and their value.
         switch (value.first, name.hasPrefix("--")) {
         case (nil, _): options.append(String(name))
         case ("=", true): options.append(String(line))
         case ("=", false): throw refuse("'\(line)': behind a short option there is a blank")
         case (_, true): options.append("\(name)=\(value.trimming)")
-        case (_, false): options += [String(name), String(value.trimming)]
+        case (_, false):
+          // It would be an option of its own, and not even looked at here.
+          guard value.trimming.utf8.first != UInt8(ascii: "-") else {
+            throw refuse("'\(line)': no value of a short option begins with a dash")
+          }
+          options += [String(name), String(value.trimming)]
         }
       }
     }

@@ -26,14 +26,17 @@ struct PassedSockets: Sendable {
 
   /// Takes what the environment tells of, and removes that from it, for it is not meant for QEMU. To be called before anything else is
   /// opened.
-  static func take() throws(Failure) -> PassedSockets {
-    let descriptors: Range<CInt>
+  ///
+  /// - Returns: also what the run of the daemon before has left, if it has.
+  static func take() throws(Failure) -> (sockets: PassedSockets, inheritance: Succession.Inheritance?) {
+    let descriptors: [(descriptor: CInt, name: String)]
     do throws(SystemdError) { descriptors = try ServiceManager.takeDescriptors() } catch {
       throw Failure(description: "LISTEN_FDS: \(error)")
     }
+    let inheritance = Succession.take(descriptors)
     var listening: [CInt] = []
     var connected: [CInt] = []
-    for descriptor in descriptors {
+    for (descriptor, name) in descriptors where !Succession.isOfHandover(name) {
       if ServiceManager.isStreamSocket(descriptor, listening: true) {
         listening.append(descriptor)
       } else if ServiceManager.isStreamSocket(descriptor, listening: false) {
@@ -42,8 +45,11 @@ struct PassedSockets: Sendable {
         throw Failure(description: "LISTEN_FDS: descriptor \(descriptor) is no UNIX stream socket")
       }
     }
-    return PassedSockets(listening: listening, connected: connected, standardStreams: try takeStandardStreams())
+    return (PassedSockets(listening: listening, connected: connected, standardStreams: try takeStandardStreams()), inheritance)
   }
+
+  /// Sockets that were passed to the run of the daemon before.
+  init(listening: [CInt]) { self.init(listening: listening, connected: [], standardStreams: nil) }
 
   private init(listening: [CInt], connected: [CInt], standardStreams: (CInt, CInt)?) {
     self.listening = listening

@@ -22,6 +22,7 @@ struct QMPVarlinkd: ParsableCommand {
         64     the command line is wrong
         69     the connection to an attached QEMU was lost
         70     the daemon failed
+        75     the daemon has handed over to the next (SIGUSR2)
       """,
     version: programVersion,
     subcommands: [RunCommand.self, AttachCommand.self, InterfaceCommand.self])

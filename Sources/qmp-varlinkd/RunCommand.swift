@@ -1,6 +1,8 @@
 import ArgumentParser
 import Glibc
+import Logging
 import Machine
+import QMP
 import SystemPackage
 import SystemdEvent
 
@@ -93,6 +95,15 @@ struct RunCommand: ParsableCommand {
       """)
   var keepRunning = false
 
+  @Flag(
+    name: .long,
+    help: """
+      Go on with the machine that a daemon before has left in the runtime directory, if there is one, instead of starting one. QEMU does \
+      not end when the daemon is killed or crashes, so that the next can; it does when the daemon is asked to stop. At SIGUSR2 the daemon \
+      hands over to the next, sessions included.
+      """)
+  var resume = false
+
   @Argument(parsing: .postTerminator, help: ArgumentHelp("Handed to QEMU as they are, behind all others.", valueName: "QEMU argument"))
   var qemuArguments: [String] = []
 
@@ -111,8 +122,26 @@ struct RunCommand: ParsableCommand {
       throw ValidationError("-m behind -- cannot be used with --bind, --bind-ro and --directory: use --memory.")
     }
     if runAs != nil, keepRunning { throw ValidationError("--run-as cannot be used with --keep-running.") }
+    if runAs != nil, resume { throw ValidationError("--run-as cannot be used with --resume.") }
     if runAs != nil, geteuid() != 0 { throw ValidationError("--run-as is for root.") }
     if accel != nil, kvm != nil { throw ValidationError("--accel cannot be used with --kvm.") }
+  }
+
+  /// The machine that a daemon before has left, if there is one.
+  @EventLoopActor
+  private static func found(
+    at socket: FilePath, _ service: ServiceOptions, _ logger: Logger, _ cancelled: Promise<Void>
+  ) async throws(MachineError) -> Machine? {
+    do throws(MachineError) {
+      return try await Machine.attach(
+        name: service.machine, to: socket, responseLimit: .seconds(service.responseLimit), adopts: true, logger: logger,
+        cancelled: cancelled)
+    } catch {
+      guard case .qmp(let reason) = error, case .connect(_, let errno) = reason,
+        errno == .noSuchFileOrDirectory || errno == .connectionRefused
+      else { throw error }
+      return nil
+    }
   }
 
   /// As either option says it.
@@ -145,10 +174,12 @@ struct RunCommand: ParsableCommand {
     configuration.sandbox = sandbox
     configuration.user = runAs
     let stopLimits = keepRunning ? nil : Machine.StopLimits(powerOff: .seconds(stopTimeout))
-    try Daemon.run(service, stopLimits: stopLimits) {
-      [configuration, service, keepRunning] directory, logger, cancelled throws(MachineError) in
+    try Daemon.run(service, stopLimits: stopLimits, findsMachine: resume) {
+      [configuration, service, keepRunning, resume] directory, logger, cancelled throws(MachineError) in
       var configuration = configuration
-      if keepRunning { configuration.socketForOthers = directory.appending("qmp") }
+      let socket = directory.appending("qmp")
+      if keepRunning || resume { configuration.socketForOthers = socket }
+      if resume, let machine = try await Self.found(at: socket, service, logger, cancelled) { return machine }
       return try await Machine.start(
         configuration, responseLimit: .seconds(service.responseLimit), logger: logger, cancelled: cancelled)
     }

@@ -2,11 +2,13 @@ import CSystemd
 import Glibc
 import SystemPackage
 import SystemdEvent
+import SystemdJSON
 
 /// The service manager that started this process, if one did (sd_notify).
+@EventLoopActor
 enum ServiceManager {
   /// Whether this process is what the manager runs as a service, and not a descendant of that.
-  static var runsThisProcess: Bool { getenv("SYSTEMD_EXEC_PID").flatMap { Int32(String(cString: $0)) } == getpid() }
+  nonisolated static var runsThisProcess: Bool { getenv("SYSTEMD_EXEC_PID").flatMap { Int32(String(cString: $0)) } == getpid() }
 
   /// The service is up. Under systemd-vmspawn's name for it, callers learn the process that the machine lives and dies with.
   static func ready(_ status: String, leader: Int32?) {
@@ -19,16 +21,87 @@ enum ServiceManager {
 
   /// The descriptors that the manager started this process with (sd_listen_fds(3)), close-on-exec from now on. They are given once, and
   /// no longer told of in the environment.
-  static func takeDescriptors() throws(SystemdError) -> Range<CInt> {
-    let count = sd_listen_fds(1)
+  ///
+  /// - Returns: each with its name (`FileDescriptorName=`, or the one under which a run before has stored it).
+  nonisolated static func takeDescriptors() throws(SystemdError) -> [(descriptor: CInt, name: String)] {
+    var names: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?
+    let count = sd_listen_fds_with_names(1, &names)
     guard count >= 0 else { throw SystemdError("sd_listen_fds", Errno(rawValue: -count)) }
-    return SD_LISTEN_FDS_START..<SD_LISTEN_FDS_START + count
+    defer {
+      for index in 0..<Int(count) { free(names?[index]) }
+      free(names)
+    }
+    return (0..<count).map { index in
+      (SD_LISTEN_FDS_START + index, names?[Int(index)].map { String(cString: $0) } ?? "")
+    }
+  }
+
+  // MARK: descriptors that it keeps
+
+  /// Whether it keeps descriptors for the next run of the service (`FileDescriptorStoreMax=`).
+  static var keepsDescriptors: Bool {
+    // It takes none of another process.
+    runsThisProcess && getenv("NOTIFY_SOCKET") != nil && getenv("FDSTORE").flatMap { Int(String(cString: $0)) } ?? 0 > 0
+  }
+
+  /// How long it may take to take them.
+  private static let storeLimit = Duration.seconds(10)
+
+  /// Has it keep descriptors, and waits until it has them.
+  static func store(_ descriptors: [(name: String, descriptor: CInt)]) throws {
+    if let room = getenv("FDSTORE").flatMap({ Int(String(cString: $0)) }), room < descriptors.count {
+      throw Handover.Failure("the service manager keeps \(room) descriptors, and there are \(descriptors.count) (FileDescriptorStoreMax=)")
+    }
+    for (name, descriptor) in descriptors {
+      var descriptor = descriptor
+      // It is to keep also what its other end has left: the next run must learn of that.
+      try check("sd_pid_notify_with_fds", sd_pid_notify_with_fds(0, 0, "FDSTORE=1\nFDPOLL=0\nFDNAME=\(name)", &descriptor, 1))
+    }
+    try check("sd_notify_barrier", sd_notify_barrier(0, UInt64(storeLimit.components.seconds) * 1_000_000))
+  }
+
+  /// Has it let go of what a run before had stored.
+  static func forget(_ names: [String]) { for name in names { notify("FDSTOREREMOVE=1\nFDNAME=\(name)") } }
+
+  /// The service is busy with becoming another run of itself.
+  static func reloading() {
+    var now = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    notify("RELOADING=1\nMONOTONIC_USEC=\(now.tv_sec * 1_000_000 + now.tv_nsec / 1000)")
   }
 
   /// Whether a descriptor is a UNIX stream socket that listens, or that does not.
-  static func isStreamSocket(_ descriptor: CInt, listening: Bool) -> Bool {
+  nonisolated static func isStreamSocket(_ descriptor: CInt, listening: Bool) -> Bool {
     sd_is_socket_unix(descriptor, CInt(SOCK_STREAM.rawValue), listening ? 1 : 0, nil, 0) > 0
   }
 
-  private static func notify(_ state: String) { sd_notify(0, state) }
+  /// What waits for the manager to read, oldest first: no more than there are calls of ``notify(_:)``, which are a few.
+  private static var unsent: [String] = []
+  private static var room: EventSource?
+
+  /// Tells it; later, if it does not read at present. sd_notify(3) would wait for that, and the machine's callers with it.
+  private static func notify(_ state: String) {
+    unsent.append(state)
+    guard room == nil else { return }
+    // What is no such socket, or nobody's, keeps nobody waiting.
+    guard let path = getenv("NOTIFY_SOCKET"), let socket = try? DatagramRoom(at: FilePath(String(cString: path))) else { return send() }
+    if socket.isThere { return send() }
+    watch(socket)
+  }
+
+  private static func watch(_ socket: consuming DatagramRoom) {
+    let raw = socket.takeDescriptor()
+    room = try? EventSource.descriptor(raw, .writable) { _ in
+      room.cancel()
+      close(raw)
+      send()
+    }
+    if room == nil { close(raw) }
+  }
+
+  private static func send() {
+    let states = unsent
+    unsent = []
+    for state in states { sd_notify(0, state) }
+  }
 }

@@ -1,8 +1,10 @@
 public import ArgumentParser
 public import Bridge
+import Glibc
 public import Logging
 public import Machine
 public import SystemPackage
+import SystemdBus
 
 /// What both ways of getting at a machine have in common.
 struct ServiceOptions: ParsableArguments {
@@ -106,6 +108,16 @@ struct ServiceOptions: ParsableArguments {
     completion: .file())
   var policy: FilePath?
 
+  @Option(
+    name: .long,
+    help: ArgumentHelp(
+      """
+      Whether polkit is asked about calls that the policy does not grant. 'auto' does where root's daemon, with --system, finds the \
+      system's message bus.
+      """, valueName: "auto|yes|no"),
+    transform: parseTristate)
+  var polkit = Tristate.auto
+
   @Flag(name: .long, help: "Log every command of sessions with full access: its name, and its arguments without secrets.")
   var audit = false
 
@@ -118,6 +130,17 @@ struct ServiceOptions: ParsableArguments {
     guard maxMonitors >= 0 else { throw ValidationError("--max-monitors must not be negative.") }
     guard (1...86400).contains(responseLimit) else { throw ValidationError("--response-limit must be 1 to 86400 seconds.") }
     guard (1...65536).contains(unreadLimit) else { throw ValidationError("--unread-limit must be 1 to 65536 MiB.") }
+  }
+}
+
+extension ServiceOptions {
+  /// Whether polkit is asked. polkit answers others than root only about themselves, and a user's machine is the user's alone.
+  var asksPolkit: Bool {
+    switch polkit {
+    case .yes: true
+    case .no: false
+    case .auto: geteuid() == 0 && scope == .system && SystemBus.isThere
+    }
   }
 }
 

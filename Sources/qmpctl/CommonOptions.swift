@@ -55,11 +55,14 @@ struct MachineOptions: ParsableArguments {
 
   @OptionGroup var time: TimeoutOption
 
+  @Flag(name: .long, help: "Do not have polkit ask for a password. It does only if standard input is a terminal.")
+  var noAskPassword = false
+
   /// Connects to it.
   ///
   /// - Throws: ``ControlError``.
   @EventLoopActor func connect() async throws(ControlError) -> MachineConnection {
-    try await .connect(to: name, on: host, within: time.limit)
+    try await .connect(to: name, on: host, within: time.limit, mayAuthenticate: !noAskPassword && isatty(0) == 1)
   }
 }
 

@@ -84,6 +84,8 @@ struct ProxyCommand: ControlCommand {
     return switch await program.ended.value {
     case .exited(let status): status
     case .signaled(let signal): 128 + signal
+    // Of a child it is always known.
+    case .unknown: 1
     }
   }
 

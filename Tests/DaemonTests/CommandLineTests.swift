@@ -1,5 +1,6 @@
 import ArgumentParser
 import Bridge
+import Glibc
 import Logging
 import Machine
 import SystemPackage
@@ -44,6 +45,17 @@ import Testing
     let told = try AttachCommand.parse(["--machine", "web", "--qmp", "unix:/q", "--register=no", "--keep-unit", "--user"]).service
     #expect(told.register == .no && told.keepUnit && told.scope == .user)
     #expect(try RunCommand.parse(["--machine", "web", "--system"]).service.scope == .system)
+  }
+
+  @Test("polkit is asked by root's daemons of the system where there is a message bus, and by others that are told to")
+  func polkit() throws {
+    func asks(_ options: [String]) throws -> Bool { try RunCommand.parse(["--machine", "web"] + options).service.asksPolkit }
+    // It is not connected to before there is something to ask.
+    setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nowhere", 1)
+    defer { unsetenv("DBUS_SYSTEM_BUS_ADDRESS") }
+    #expect(try asks([]) == (geteuid() == 0) && asks(["--system"]) == (geteuid() == 0))
+    #expect(try !asks(["--polkit=no"]) && !asks(["--user"]))
+    #expect(try asks(["--polkit=yes"]) && asks(["--user", "--polkit=yes"]))
   }
 
   @Test("devices can be said, in systemd-vmspawn's words")

@@ -42,6 +42,7 @@ import Testing
       ("[Machine]", "f:1: '[Machine]' is no option: they begin with dashes, as on the command line"),
       ("--cpus 2\n--config /other", "f:2: --config cannot be in a file"), ("--config=/x", "f:1: --config cannot be in a file"),
       ("--append=a\0b", "f:1: a line cannot have a NUL byte"), ("-i=/x", "f:1: '-i=/x': behind a short option there is a blank"),
+      ("-i --config=/x", "f:1: '-i --config=/x': no value of a short option begins with a dash"),
     ])
   func refused(text: String, why: String) {
     #expect {

@@ -7,7 +7,7 @@ import Testing
 @Suite("what is fuzzed holds for what is kept", .onEventLoop, .serialized) struct CorpusTests {
   private static let names = [
     "command-stream", "replies", "relay", "sharing", "fence", "qemu-json", "json-bridge", "qmp-client", "schema-text", "schema", "policy",
-    "varlink-methods",
+    "options", "firmware", "varlink-methods",
   ]
 
   @Test("every target has a corpus, and every corpus a target") @EventLoopActor

@@ -22,6 +22,8 @@ struct FuzzTarget {
     FuzzTarget(name: "schema-text") { try SchemaTarget.runText($0) },
     FuzzTarget(name: "schema") { try SchemaTarget.run($0) },
     FuzzTarget(name: "policy") { try PolicyTarget.run($0) },
+    FuzzTarget(name: "options") { try OptionsTarget.run($0) },
+    FuzzTarget(name: "firmware") { try FirmwareTarget.run($0) },
     FuzzTarget(name: "varlink-methods") { try await VarlinkMethodsTarget.run($0) },
   ]
 }

@@ -1,10 +1,8 @@
 // The program that `make fuzz` runs; it is no part of the tests.
 import CFuzzer
-import Dispatch
 import Foundation
 import Glibc
 import SystemdEvent
-import TestSupport
 
 /// `fuzz TARGET [ARGUMENT OF LIBFUZZER...]`
 @main
@@ -14,7 +12,6 @@ enum Fuzzer {
 
   static func main() {
     signal(SIGPIPE, SIG_IGN)
-    OnEventLoop.start()
     let name = CommandLine.arguments.dropFirst().first ?? ""
     onLoop {
       if name == "--list" { FuzzTarget.all.forEach { print($0.name) } }
@@ -41,16 +38,23 @@ enum Fuzzer {
 
   private static func complain(_ text: String) { FileHandle.standardError.write(Data(text.utf8)) }
 
-  /// Runs `body` on the loop's thread and waits for its end. What it throws ends the process, which libFuzzer takes for a finding.
+  // Touched on the one thread only.
+  nonisolated(unsafe) private static var isDone = false
+
+  /// Runs `body` on the loop, which is this thread's until it ends: to wait for another thread would take longer than most inputs. What it
+  /// throws ends the process, which libFuzzer takes for a finding.
   private static func onLoop(_ body: @escaping @EventLoopActor @Sendable () async throws -> Void) {
-    let done = DispatchSemaphore(value: 0)
+    isDone = false
     startTask {
       do { try await body() } catch {
         complain("\(error)\n")
         abort()
       }
-      done.signal()
+      isDone = true
     }
-    done.wait()
+    do { try EventLoop.shared.run { !isDone } } catch {
+      complain("the event loop failed: \(error)\n")
+      exit(70)
+    }
   }
 }

@@ -85,16 +85,16 @@ import Testing
   func unconfigured() async throws {
     try await Self.withServer(policy: "") { daemon in
       let describe = #"{"method": "io.systemd.MachineInstance.Describe"}"#
-      let stranger = try await Self.call([describe], as: 61002, [], daemon)
+      let stranger = try await daemon.outcomes(of: [describe], as: 61002)
       #expect(stranger == ["no connection"])
-      let root = try await Self.call([describe], as: 0, [], daemon)
+      let root = try await daemon.outcomes(of: [describe], as: 0)
       #expect(root == ["ok"])
-      let owner = try await Self.call([describe], as: Self.owner, [], daemon)
+      let owner = try await daemon.outcomes(of: [describe], as: Self.owner)
       #expect(owner == ["ok"])
     }
     try await Self.withServer { daemon in
       let pause = #"{"method": "io.systemd.MachineInstance.Pause"}"#
-      let observer = try await Self.call([pause], as: 61003, [], daemon)
+      let observer = try await daemon.outcomes(of: [pause], as: 61003)
       #expect(observer == ["org.varlink.service.PermissionDenied"])
       let log = daemon.log
       let line = try #require(log.split(separator: "\n").first { $0.contains("refused") })
@@ -138,7 +138,7 @@ import Testing
     for (privilege, calls) in Self.calls {
       // What is asked for as a stream or an upgrade is so by these callers, and refused as any other call is.
       let lines = calls.map { #"{"method": "\#($0.method)", "parameters": \#($0.parameters)\#(flags($0.method))}"# }
-      let outcomes = try await call(lines, as: caller.user, caller.groups, daemon)
+      let outcomes = try await daemon.outcomes(of: lines, as: caller.user, caller.groups)
       #expect(outcomes.count == calls.count)
       for (call, outcome) in zip(calls, outcomes) {
         let isRefused = outcome == "org.varlink.service.PermissionDenied"
@@ -151,24 +151,6 @@ import Testing
   private static func flags(_ method: String) -> String {
     if method.hasSuffix("SubscribeEvents") || method.hasSuffix("Watch") { return #", "more": true"# }
     return method.hasSuffix("AcquireQMP") ? #", "upgrade": true"# : ""
-  }
-
-  @EventLoopActor
-  private static func call(_ lines: [String], as user: Int, _ groups: [Int], _ daemon: RunningDaemon) async throws -> [String] {
-    let script = try #require(Bundle.module.path(forResource: "calls", ofType: "py", inDirectory: "Clients"))
-    // The checkout may be where others cannot look.
-    let copy = daemon.directory.appending("calls.py")
-    if !FilePath.exists(copy) {
-      try FileManager.default.copyItem(atPath: script, toPath: copy.string)
-      _ = try await command("chmod", ["644", copy.string])
-    }
-    let membership = groups.isEmpty ? "--clear-groups" : "--groups=\(groups.map(String.init).joined(separator: ","))"
-    let result = try await command(
-      "setpriv",
-      ["--reuid=\(user)", "--regid=\(user)", membership, "/usr/bin/python3", copy.string, daemon.socket.string],
-      input: lines.map { $0 + "\n" }.joined())
-    guard result.status == 0 else { throw RunningDaemon.Failure("status \(result.status): \(result.error)") }
-    return result.output.split(separator: "\n").map(String.init)
   }
 
   /// Runs a daemon as its owner, in a folder that everybody can look into.

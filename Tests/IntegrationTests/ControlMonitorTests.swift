@@ -17,7 +17,8 @@ struct ControlMonitorTests {
       kill(qemu, SIGSTOP)
       #expect(try await daemon.call("io.systemd.MachineInstance.Describe") == #"{"parameters":{"running":false,"status":"unresponsive"}}"#)
       for method in ["io.systemd.MachineInstance.Pause", "io.systemd.MachineInstance.Terminate"] {
-        #expect(try await daemon.call(method).hasPrefix(#"{"error":"io.systemd.QemuMachineInstance.NotResponding""#))
+        let reply = try await known(within: .seconds(1)) { try await daemon.call(method) }
+        #expect(reply.hasPrefix(#"{"error":"io.systemd.QemuMachineInstance.NotResponding""#))
       }
       let acquiring = try await daemon.connect().call("io.systemd.QemuMachineInstance.AcquireQMP", flags: #","upgrade":true"#)
       #expect(acquiring.hasPrefix(#"{"error":"io.systemd.QemuMachineInstance.NotResponding""#))
@@ -35,7 +36,9 @@ struct ControlMonitorTests {
       try await StormTests.quiet(daemon)
       let before = RunningDaemon.descriptorCount(of: qemu)
       kill(qemu, SIGSTOP)
-      let acquiring = try await daemon.connect().call("io.systemd.QemuMachineInstance.AcquireQMP", flags: #","upgrade":true"#)
+      let acquiring = try await known(within: .seconds(1)) {
+        try await daemon.connect().call("io.systemd.QemuMachineInstance.AcquireQMP", flags: #","upgrade":true"#)
+      }
       #expect(acquiring.hasPrefix(#"{"error":"io.systemd.QemuMachineInstance.NotResponding""#))
       kill(qemu, SIGCONT)
       while try await !daemon.call("io.systemd.MachineInstance.Describe").contains("running\":true") {}
@@ -60,7 +63,9 @@ struct ControlMonitorTests {
         if withChardev { commands += #"{"execute":"chardev-remove","arguments":{"id":"\#(control)"},"id":"remove"}"# }
         try await session.write(commands)
         try await session.wait(for: withChardev ? #""id": "remove""# : #""id": "del""#)
-        while try await !daemon.call("io.systemd.MachineInstance.Describe").contains("running\":true") {}
+        try await known(within: .seconds(1)) {
+          while try await !daemon.call("io.systemd.MachineInstance.Describe").contains("running\":true") {}
+        }
         #expect(try await daemon.call("io.systemd.MachineInstance.Pause") == "{}")
         #expect(try await subscriber.receive().contains(#""event":"STOP""#))
         #expect(try await daemon.call("io.systemd.MachineInstance.Resume") == "{}")

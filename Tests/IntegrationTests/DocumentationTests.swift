@@ -87,7 +87,7 @@ struct DocumentationTests {
 
   @Test(
     "links between the documents lead somewhere",
-    arguments: ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/threat-model.md"])
+    arguments: ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/threat-model.md", "docs/faults.md"])
   func links(document: String) throws {
     let text = try Self.file(document)
     let folder = try Guest.repositoryRoot().appending(document).removingLastComponent()

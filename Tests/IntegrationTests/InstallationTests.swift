@@ -22,7 +22,7 @@ struct InstallationTests {
         "share/man/man7/qmp-varlink.7", "share/man/man1/qmp-simulator.1", "share/bash-completion/completions/qmp-varlinkd",
         "share/zsh/site-functions/_qmp-varlinkd", "share/fish/vendor_completions.d/qmp-varlinkd.fish",
         "share/qmp-varlink/interfaces/io.systemd.MachineInstance.varlink", "share/qmp-varlink/interfaces/io.qmpvarlink.QMP.varlink",
-        "share/doc/qmp-varlink/README.md", "share/doc/qmp-varlink/examples/varlinkctl-tour",
+        "share/polkit-1/actions/io.qmpvarlink.policy", "share/doc/qmp-varlink/README.md", "share/doc/qmp-varlink/examples/varlinkctl-tour",
       ] {
         #expect(found.contains("./opt/qv/\(file)"), "\(file)")
       }

@@ -26,7 +26,7 @@ struct RegistrationTests {
     try await withTemporaryDirectory { folder in
       let host = try Host(folder)
       let pid = folder.appending("pid")
-      let result = try await host.daemon(["--register=yes"], qemu: ["-pidfile", pid.string])
+      let result = try await known { try await host.daemon(["--register=yes"], qemu: ["-pidfile", pid.string]) }
       #expect(result.status == 70)
       #expect(result.error.contains("could not register machine 'test' with systemd-machined (system: No such file or directory)"))
       #expect(result.error.contains("systemctl start systemd-machined.socket"), "\(result.error)")
@@ -163,12 +163,36 @@ struct RegistrationTests {
       let early = VarlinkPeer(try Peer(.connected(to: runtime.appending("control"))))
       #expect(try await early.call("io.systemd.MachineInstance.Describe").contains("running"))
       #expect(failing.result == nil)
-      let (_, status) = try await withDaemon(host.machine(["--register=auto"]), launcher: host.launcher) { daemon in
-        #expect(daemon.log.contains("going on without (system: the service did not answer in time)"), "\(daemon.log)")
+      let (_, status) = try await known(within: .seconds(10)) {
+        try await withDaemon(host.machine(["--register=auto"]), launcher: host.launcher) { daemon in
+          #expect(daemon.log.contains("going on without (system: the service did not answer in time)"), "\(daemon.log)")
+        }
       }
       #expect(status == 0)
       let failed = try #require(try await failing.soon())
       #expect(failed.status == 70 && failed.error.contains("(system: the service did not answer in time)"), "\(failed.error)")
+    }
+  }
+
+  @Test("a machined that goes while the machine runs: nobody notices, and the machine's end does not wait for it") @EventLoopActor
+  func goneLater() async throws {
+    try await withTemporaryDirectory { folder in
+      let host = try Host(folder)
+      let machined = try StandIn(at: host.system)
+      let (log, status) = try await withDaemon(host.machine(["--register=yes"]), launcher: host.launcher) { daemon in
+        #expect(machined.calls == ["Register"])
+        machined.stop()
+        #expect(try await daemon.call("io.systemd.MachineInstance.Describe").contains("running"))
+        let session = try await daemon.acquireQMP()
+        try await known {
+          #expect(try await daemon.call("io.systemd.MachineInstance.Terminate") == "{}")
+          try await session.waitForEnd()
+        }
+        while !daemon.log.contains("could not unregister from systemd-machined (system)") { try await quiet() }
+        return daemon.log
+      }
+      #expect(status == 0, "\(log)")
+      #expect(machined.calls == ["Register"])
     }
   }
 
@@ -281,4 +305,7 @@ private final class StandIn {
     try server.listen(on: socket, mode: 0o666)
     try server.serve()
   }
+
+  /// Ends it: its socket stays, as a dead one.
+  func stop() { server.shutDown() }
 }

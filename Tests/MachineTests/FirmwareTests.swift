@@ -34,7 +34,7 @@ import Testing
     arguments: [
       ("uefi", "bios", "it is not a UEFI"), ("flash", "memory", "its mapping is 'memory'"), ("split", "combined", "its mode is 'combined'"),
       (#""format": "raw"}, "nvram"#, #""format": "vmdk"}, "nvram"#, "no executable"), ("mapping", "gap", "it has no mapping"),
-      ("nvram-template", "other", "no template"),
+      ("nvram-template", "other", "no template"), ("/f/CODE", "", "no executable"), ("/f/VARS", "", "no template"),
     ])
   @EventLoopActor
   func unusable(from: String, to: String, reason: String) {

@@ -51,6 +51,21 @@ import Testing
     #expect(test.qemu.commands.count { $0 == Self.questions[0] } == 1)
   }
 
+  @Test("an id that another daemon has meanwhile is left to it, and those near it too") @EventLoopActor
+  func idTaken() async throws {
+    var taken = ["chardev-add", "object-add"]
+    let test = try Hotplugging { name in
+      guard let index = taken.firstIndex(of: name) else { return nil }
+      taken.remove(at: index)
+      return ScriptedQEMU.refusal("attempt to add duplicate property 'qv-1' to object (type 'container')")
+    }
+    let id = try await test.add().get()
+    let number = try #require(Int(id.dropFirst(3), radix: 36))
+    #expect(number > 1000)
+    #expect(test.qemu.commands == Self.questions + Self.hotplug("qv-1") + [Self.command("closefd", "qv-1")] + Self.hotplug(id))
+    #expect(try await test.add().get() == "qv-" + String(number + 1, radix: 36))
+  }
+
   @Test("a QEMU without such monitors is not asked for one") @EventLoopActor
   func notSupported() async throws {
     let test = try Hotplugging { $0 == "qom-list-types" ? #"{"return": []}"# : nil }

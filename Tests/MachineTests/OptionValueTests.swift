@@ -73,6 +73,8 @@ import Testing
   func mountLine() throws {
     #expect(
       try BindMount(parsing: "/x:/a b\\\\c", isReadOnly: true).mountLine(tag: "mnt0") == "mnt0 /a\\040b\\134c virtiofs ro,x-initrd.mount\n")
+    let lineEnds = try BindMount(parsing: "/x:/a\r\nb\n\u{301}", isReadOnly: true).mountLine(tag: "mnt0")
+    #expect(Array(lineEnds.utf8) == Array("mnt0 /a\r\\012b\\012\u{301} virtiofs ro,x-initrd.mount\n".utf8))
     #expect(try BindMount(parsing: "/x", isReadOnly: false).mountLine(tag: "mnt1") == "mnt1 /x virtiofs rw,x-initrd.mount\n")
   }
 

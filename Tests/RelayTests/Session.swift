@@ -1,6 +1,8 @@
 import Glibc
 import SystemdEvent
+import SystemdJSON
 import TestSupport
+import Testing
 
 @testable import Relay
 
@@ -10,7 +12,8 @@ final class Session {
   /// The client's end; nil once it was let go.
   var client: Peer?
   let monitor: Peer
-  let relay: Relay
+  private(set) var relay: Relay
+  private let options: Relay.Options
 
   /// A client on one socket, as a Varlink upgrade gives it: two descriptors of it.
   convenience init(_ options: Relay.Options = Relay.Options()) throws {
@@ -23,8 +26,21 @@ final class Session {
   init(client: Peer?, input: CInt, output: CInt, _ options: Relay.Options = Relay.Options()) throws {
     let (ours, theirs) = try socketPair()
     self.client = client
+    self.options = options
     monitor = try Peer(OwnedDescriptor(owning: theirs))
     relay = try Relay(client: (input, output), monitor: OwnedDescriptor(owning: ours), options: options)
+  }
+
+  /// Another run of the daemon goes on with it: all that is known of it is a text, and all that it has are copies of descriptors.
+  func handOver() async throws {
+    // What is on its way to the relay gets there, or is for the next one to read.
+    try await quiet()
+    let handover = Handover()
+    guard let carried = try relay.carried(handover) else { throw NeverCame(description: "a session that can be handed over") }
+    let descriptors = handover.descriptors.map { fcntl($0, F_DUPFD_CLOEXEC, 3) }
+    let taken = Handover(try JSONVariant(parsing: carried.text), descriptors: descriptors)
+    relay = try Relay(carried: taken.value, taken, options: options)
+    #expect(taken.descriptors.allSatisfy { $0 < 0 }, "each descriptor has its place")
   }
 
   /// The client, for as long as it is there.

@@ -44,7 +44,7 @@ struct SharedSessionTests {
   private static func run(
     _ pieces: [ArraySlice<UInt8>], eager: Bool, mostInFlight: Int = 2, parser: QEMUParser = newParser
   ) throws -> (client: [String], monitor: [String]) {
-    var session = SharedSession(greeting: Array(greeting.utf8), parser: parser, mostInFlight: mostInFlight)
+    var session = SharedSession(greeting: sharedGreeting(Array(greeting.utf8)), parser: parser, mostInFlight: mostInFlight)
     var inFlight: [[UInt8]] = []
     var sent: [String] = []
     func turn() throws {
@@ -220,7 +220,7 @@ struct SharedSessionTests {
 
   @Test("a descriptor waits for an add-fd that is not refused")
   func refusedAddFD() throws {
-    var session = SharedSession(greeting: Array(Self.greeting.utf8), parser: Self.newParser, mostInFlight: 1)
+    var session = SharedSession(greeting: sharedGreeting(Array(Self.greeting.utf8)), parser: Self.newParser, mostInFlight: 1)
     let file = try pipePair()
     defer { close(file.writing) }
     let addFD = #"{"execute":"add-fd"}"#
@@ -241,7 +241,7 @@ struct SharedSessionTests {
 
   @Test("events come after the negotiation only")
   func events() {
-    var session = SharedSession(greeting: Array(Self.greeting.utf8), parser: Self.newParser, mostInFlight: 2)
+    var session = SharedSession(greeting: sharedGreeting(Array(Self.greeting.utf8)), parser: Self.newParser, mostInFlight: 2)
     session.output = []
     session.event([UInt8(ascii: "1")])
     Array(Self.negotiate.utf8).withUnsafeBytes { session.receive($0) }
@@ -256,7 +256,7 @@ struct SharedSessionTests {
 
   @Test("a client that has gone: what QEMU has not got is dropped, but for the end of a drain")
   func abandoned() {
-    var session = SharedSession(greeting: Array(Self.greeting.utf8), parser: Self.newParser, mostInFlight: 2)
+    var session = SharedSession(greeting: sharedGreeting(Array(Self.greeting.utf8)), parser: Self.newParser, mostInFlight: 2)
     let input = Self.negotiate + #"{"execute":"ok"}{"execute":"ok"}garbage {"execute":"ok"}"#
     Array(input.utf8).withUnsafeBytes { session.receive($0) }
     #expect(session.next() != nil)
@@ -270,7 +270,7 @@ struct SharedSessionTests {
 
   @Test("a QEMU that tells no places")
   func noPlaces() {
-    var session = SharedSession(greeting: Array(Self.greeting.utf8), parser: Self.oldParser, mostInFlight: 2)
+    var session = SharedSession(greeting: sharedGreeting(Array(Self.greeting.utf8)), parser: Self.oldParser, mostInFlight: 2)
     session.output = []
     Array("@ 1: JSON parse error, x ".utf8).withUnsafeBytes { session.receive($0) }
     #expect(session.next() == nil)

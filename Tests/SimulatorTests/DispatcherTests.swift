@@ -64,6 +64,19 @@ import Testing
       ])
   }
 
+  @Test("what ends a block may come before it") @EventLoopActor
+  func unblockedBefore() async throws {
+    let simulation = try await Simulation.negotiated(outOfBand: true)
+    try await simulation.main.send(#"{"execute":"x-simulator-block"}{"execute":"query-name"}{"exec-oob":"x-simulator-unblock"}"#)
+    #expect(try await simulation.main.lines(3) == [SimulatedClient.done, SimulatedClient.done, #"{"return": {"name": "test"}}"#])
+    // Once only.
+    try await simulation.main.send(#"{"execute":"x-simulator-block","id":1}{"execute":"query-name"}"#)
+    try await quiet()
+    try await simulation.main.send(#"{"exec-oob":"x-simulator-unblock","id":2}"#)
+    #expect(try await simulation.main.line() == #"{"return": {}, "id": 2}"#)
+    #expect(try await simulation.main.lines(2) == [#"{"return": {}, "id": 1}"#, #"{"return": {"name": "test"}}"#])
+  }
+
   @Test("a client's commands are left unread: all but one, and with OOB all but eight") @EventLoopActor
   func unreadCommands() async throws {
     for (outOfBand, count) in [(false, 1), (true, 8)] {

@@ -105,7 +105,7 @@ public final class RunningDaemon {
 
 /// Runs a daemon with `arguments` (the runtime directory is added), and `body` once it said READY=1 and what becomes of the
 /// interface that it adds after that. Then the daemon is asked to stop, twice, if it has not ended. Unless `arguments` say otherwise,
-/// the machine is not registered with the host's systemd-machined.
+/// the machine is not registered with the host's systemd-machined, and the host's polkit is not asked.
 ///
 /// - Parameter launcher: a command that becomes the one behind it; empty for none.
 /// - Returns: what `body` returned, and the daemon's exit status.
@@ -118,7 +118,9 @@ public func withDaemon<Result: Sendable>(
     let directory = directory ?? temporary
     let separator = arguments.firstIndex(of: "--") ?? arguments.endIndex
     var own = ["--runtime-directory", directory.string]
-    if !arguments[..<separator].contains(where: { $0.hasPrefix("--register") }) { own.append("--register=no") }
+    for option in ["--register", "--polkit"] where !arguments[..<separator].contains(where: { $0.hasPrefix(option) }) {
+      own.append("\(option)=no")
+    }
     let command = launcher + [productsDirectory.appending("qmp-varlinkd").string] + arguments[..<separator] + own + arguments[separator...]
     return try await withReadyProcess(command, temporary, settles: true) { process, logFile, readiness in
       try await body(RunningDaemon(directory: directory, process: process, logFile: logFile, readiness: readiness))
@@ -135,6 +137,17 @@ public func withReadyProcess<Result: Sendable>(
     try await withReadyProcess([productsDirectory.appending(program).string] + arguments, temporary) { process, _, _ in
       try await body(process)
     }.result
+  }
+}
+
+/// Runs a command, and `body` once it said READY=1. Then it is asked to stop.
+@EventLoopActor
+public func withReadyCommand<Result: Sendable>(_ command: [String], _ body: @escaping @EventLoopActor () async throws -> Result)
+  async throws
+  -> Result
+{
+  try await withTemporaryDirectory { temporary in
+    try await withReadyProcess(command, temporary) { _, _, _ in try await body() }.result
   }
 }
 

@@ -52,14 +52,16 @@ import Varlink
   @Test("a path that cannot be listened on is an error") @EventLoopActor
   func badPath() throws {
     let server = try VarlinkServer(.init(vendor: "", product: "", version: "")) { _ in .expectedMore }
-    #expect(throws: SystemdError("sd_varlink_server_listen_address", .noSuchFileOrDirectory)) {
+    #expect(throws: SystemdError("cannot listen at /nowhere/at/all/socket", .noSuchFileOrDirectory)) {
       try server.listen(on: "/nowhere/at/all/socket", mode: 0o600)
     }
   }
 
-  @Test("calls that are not admitted fail, and callers who may do nothing have few connections") @EventLoopActor
-  func admission() async throws {
-    let service = try TestService(limits: VarlinkServer.Limits(strangers: 2))
+  @Test(
+    "calls that are not admitted fail, and callers who may do nothing have few connections, each of them and all together",
+    arguments: [VarlinkServer.Limits(strangers: 2), VarlinkServer.Limits(strangersPerUser: 2)]) @EventLoopActor
+  func admission(_ limits: VarlinkServer.Limits) async throws {
+    let service = try TestService(limits: limits)
     let callers = Callers()
     service.server.isStranger = { peer, groups in
       #expect(peer.user == getuid() && !groups().contains(.max))
@@ -67,6 +69,7 @@ import Varlink
     }
     service.server.admission = { call throws(VarlinkError) in
       if call.method == "test.service.Echo" { throw VarlinkError("org.varlink.service.PermissionDenied") }
+      return .granted
     }
     let first = try service.connect()
     let refusal = #"{"error":"org.varlink.service.PermissionDenied"}"#
@@ -83,6 +86,34 @@ import Varlink
     first.peer.close()
     while service.server.connectionCount > 2 { try await quiet() }
     #expect(try await service.connect().call("test.service.Echo", #"{"text":"x"}"#) == refusal)
+  }
+
+  @Test("a call that is asked about waits for the answer, and others do not") @EventLoopActor
+  func askedAbout() async throws {
+    let service = try TestService()
+    let isAdmitted = Promise<Bool>()
+    service.server.admission = { call throws(VarlinkError) in
+      guard call.method == "test.service.Echo" else { return .granted }
+      return .asked { () throws(VarlinkError) in
+        if await !isAdmitted.value { throw VarlinkError("org.varlink.service.PermissionDenied") }
+      }
+    }
+    let (asked, other, gone) = (try service.connect(), try service.connect(), try service.connect())
+    try await asked.send("test.service.Echo", #"{"text":"x"}"#)
+    try await gone.send("test.service.Echo", #"{"text":"x"}"#)
+    #expect(try await other.call("test.service.Fail", #"{"kind":"varlink"}"#).contains("thrown"))
+    #expect(asked.peer.received.isEmpty)
+    gone.peer.close()
+    while service.server.connectionCount > 2 { try await quiet() }
+    isAdmitted.fulfil(true)
+    #expect(try await asked.receive() == #"{"parameters":{"text":"x"}}"#)
+    // What can only be a stream is told so behind that.
+    service.server.admission = { _ throws(VarlinkError) in .asked { () throws(VarlinkError) in } }
+    #expect(try await other.call("test.service.Count", #"{"to":1}"#) == #"{"error":"org.varlink.service.ExpectedMore"}"#)
+    service.server.admission = { _ throws(VarlinkError) in
+      .asked { () throws(VarlinkError) in throw VarlinkError("org.varlink.service.PermissionDenied") }
+    }
+    #expect(try await other.call("test.service.Echo", #"{"text":"x"}"#) == #"{"error":"org.varlink.service.PermissionDenied"}"#)
   }
 
   @Test("shutting down ends every connection") @EventLoopActor
@@ -134,6 +165,20 @@ import Varlink
     try await quiet()
     _ = try await service.connect().call("test.service.Echo", #"{"text":""}"#)
     _ = try await clients[1].call("test.service.Echo", #"{"text":""}"#)
+  }
+
+  @Test("a message of many megabytes is read to its end, in whatever pieces it comes", arguments: [1 << 12, 1 << 16, 1 << 20])
+  @EventLoopActor
+  func longMessage(piece: Int) async throws {
+    let service = try TestService()
+    let client = try service.connect()
+    let text = String(repeating: "x", count: 8 << 20)
+    var rest = Array((#"{"method":"test.service.Fail","parameters":{"kind":""# + text + #""}}"# + "\0").utf8)[...]
+    while !rest.isEmpty {
+      try await client.peer.write(rest.prefix(piece))
+      rest = rest.dropFirst(piece)
+    }
+    #expect(try await client.receive().contains("test.service.Sorry"))
   }
 
   @Test(

@@ -63,6 +63,16 @@ public final class MachineRegistration {
     }
   }
 
+  /// Where the machine has an entry, for the next run of the daemon.
+  public var scopes: [RuntimeScope] { entries.filter(\.isCertain).map(\.machined.scope) }
+
+  /// Has the entries that the run of the daemon before has made.
+  public func goOn(with scopes: [RuntimeScope]) {
+    for manager in managers where scopes.contains(manager.scope) {
+      if let machined = manager.machined { entries.append((machined, true)) }
+    }
+  }
+
   private func register(with manager: (scope: RuntimeScope, machined: Machined?), _ cancelled: Promise<Void>) async -> VarlinkClientError? {
     guard let machined = manager.machined else { return .connect(SystemdError("XDG_RUNTIME_DIR", .noSuchFileOrDirectory)) }
     var machine = machine

@@ -37,13 +37,14 @@ public struct BindMount: Sendable, Equatable {
 
   /// White space and backslashes, as fstab(5) wants them.
   private static func escaped(_ path: String) -> String {
-    path.reduce(into: "") { text, character in
-      switch character {
+    // Not by characters: a carriage return and a line's end are one.
+    path.unicodeScalars.reduce(into: "") { text, scalar in
+      switch scalar {
       case " ": text += "\\040"
       case "\t": text += "\\011"
       case "\n": text += "\\012"
       case "\\": text += "\\134"
-      default: text.append(character)
+      default: text.unicodeScalars.append(scalar)
       }
     }
   }

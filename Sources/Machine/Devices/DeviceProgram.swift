@@ -1,4 +1,5 @@
 import Glibc
+import Logging
 import SystemPackage
 import SystemdEvent
 
@@ -20,6 +21,13 @@ struct DeviceProgram {
       if let found = candidates.first(where: { access($0, X_OK) == 0 }) { return found }
     }
     return nil
+  }
+
+  /// What to do with each line that a program prints.
+  static func log(of name: String, _ logger: Logger) -> (String) -> Void {
+    // Virtiofsd tells of all that it does.
+    let level: Logger.Level = name == "virtiofsd" ? .debug : .info
+    return { logger.log(level: level, "\($0)", metadata: ["source": "\(name)"]) }
   }
 
   /// How long after QEMU's complaint about its device it may end.

@@ -33,13 +33,15 @@ struct FirmwareDescriptor: Equatable {
     guard mode == "split" || mode == "stateless" else {
       throw OptionValueError("its mode is '\(mode)', and only 'split' and 'stateless' are supported")
     }
-    guard let executable = mapping["executable"]?["filename"]?.string,
+    guard let executable = mapping["executable"]?["filename"]?.string, !executable.isEmpty,
       let format = mapping["executable"]?["format"]?.string.flatMap(ImageFormat.init(rawValue:))
     else { throw OptionValueError("it has no executable that is raw or qcow2") }
     self.executable = FilePath(executable)
     executableFormat = format
     if mode == "split" {
-      guard let template = mapping["nvram-template"], let file = template["filename"]?.string, template["format"]?.string == "raw" else {
+      guard let template = mapping["nvram-template"], let file = template["filename"]?.string, !file.isEmpty,
+        template["format"]?.string == "raw"
+      else {
         throw OptionValueError("it has no template for variables that is raw")
       }
       variables = FilePath(file)

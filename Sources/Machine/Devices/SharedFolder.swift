@@ -41,8 +41,7 @@ struct SharedFolder {
       let connected = OpenFile(try OwnedDescriptor.connected(to: path))
       let process = try ChildProcess(
         program, ["--fd=\(ChildProcess.firstDescriptor)", "--shared-dir=\(source)"] + (isReadOnly ? ["--readonly"] : []),
-        descriptors: [listening.descriptorNumber]
-      ) { line in logger.debug("\(line)", metadata: ["source": "virtiofsd"]) }
+        descriptors: [listening.descriptorNumber], onLine: DeviceProgram.log(of: "virtiofsd", logger))
       return (attachment(connected, bus), connected, DeviceProgram(name: "virtiofsd", option: option, process: process))
     } catch {
       throw OptionFailure(option, "\(error)")

@@ -24,8 +24,7 @@ enum TPM {
       let process = try ChildProcess(
         program,
         ["socket", "--tpm2", "--tpmstate", storage, "--ctrl", "type=unixio,clientfd=\(ChildProcess.firstDescriptor),terminate"],
-        descriptors: state == nil ? [theirs.raw, file.raw] : [theirs.raw]
-      ) { line in logger.info("\(line)", metadata: ["source": "swtpm"]) }
+        descriptors: state == nil ? [theirs.raw, file.raw] : [theirs.raw], onLine: DeviceProgram.log(of: "swtpm", logger))
       return (OpenFile(pair.takeOurs()), DeviceProgram(name: "swtpm", option: option, process: process))
     } catch {
       throw OptionFailure(option, "\(error)")

@@ -144,8 +144,15 @@ public final class Storage {
 
   private func end() {
     operations -= 1
-    if operations == 0 { idle?.fulfil() }
+    guard operations == 0 else { return }
+    idle?.fulfil()
+    idle = nil
   }
+
+  /// Whether an operation is under way.
+  var isBusy: Bool { operations > 0 }
+  /// Whether there are drives, as far as is known.
+  var hasDrives: Bool { !drives.isEmpty }
 
   /// Waits until no operation is under way, but no longer than `limit`.
   func idle(within limit: Duration) async {
@@ -256,7 +263,7 @@ public final class Storage {
 
   /// Learns, before the first operation, which ports there are and which names are taken: by the command line, and by daemons that
   /// have had this QEMU before.
-  private func takeInventory() async throws(MachineError) {
+  func takeInventory() async throws(MachineError) {
     if let inventory { return try await inventory.value.get() }
     let inventory = Promise<Result<Void, MachineError>>()
     self.inventory = inventory

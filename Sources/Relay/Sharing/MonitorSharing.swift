@@ -17,6 +17,7 @@ public final class MonitorSharing {
   /// A command of more bytes has QEMU's input to itself, at some 5 µs a byte: who waits for it waits for one such command, not for two.
   static let longCommand = 16 << 10
 
+  /// The clients' greeting.
   private let greeting: [UInt8]
   private let parser: QEMUParser
   private let submit: Submit
@@ -31,7 +32,7 @@ public final class MonitorSharing {
   ///   - greeting: QEMU's own, without its line end.
   ///   - parser: how this QEMU's parser answers what is malformed.
   public init(greeting: [UInt8], parser: QEMUParser, submit: @escaping Submit) {
-    self.greeting = greeting
+    self.greeting = sharedGreeting(greeting)
     self.parser = parser
     self.submit = submit
   }

@@ -46,13 +46,13 @@ struct SharedSession {
   private var isAbandoned = false
 
   /// - Parameters:
-  ///   - greeting: QEMU's own, without a line end.
+  ///   - greeting: the clients', which is ``sharedGreeting(_:)`` of QEMU's own, without a line end.
   ///   - parser: how this QEMU's parser answers what is malformed.
   ///   - mostInFlight: how many commands of this client QEMU may have at once.
   init(greeting: [UInt8], parser: QEMUParser, mostInFlight: Int) {
     input = SharedInput(like: parser)
     self.mostInFlight = mostInFlight
-    deliver(sharedGreeting(greeting))
+    deliver(greeting)
   }
 
   /// Whether nothing that the client sent is left to be done.

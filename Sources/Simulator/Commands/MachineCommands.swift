@@ -99,9 +99,10 @@ extension Command {
       call.isBlocking = true
       return .nothing
     },
+    // It may come before the command that blocks has had its turn.
     Command("x-simulator-unblock", allowsOutOfBand: true) { call throws(CommandFailure) in
       let qemu = call.qemu
-      call.afterReply { qemu.unblock() }
+      call.afterReply { qemu.dispatcher.unblockOrLetPass() }
       return .nothing
     },
     // Has every negotiated monitor get an event.

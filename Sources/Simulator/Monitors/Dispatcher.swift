@@ -13,6 +13,7 @@ final class Dispatcher {
   /// In-band commands wait until the test says so.
   private(set) var isBlocked = false
   private var blocking: Execution?
+  private var letsPass = false
   private var isStopped = false
 
   /// A request that is being dealt with.
@@ -63,6 +64,9 @@ final class Dispatcher {
     wake()
   }
 
+  /// ``unblock()``; if nothing blocks yet, the next command that would block does not.
+  func unblockOrLetPass() { if isBlocked { unblock() } else { letsPass = true } }
+
   /// Executes an out-of-band command.
   func executeNow(_ request: Request) { begin(Execution(request, makesRoom: false, isInBand: false, Invocation(request.monitor, qemu))) }
 
@@ -101,7 +105,9 @@ final class Dispatcher {
   private func execute(_ execution: Execution) {
     let result = qemu.answer(execution.request, execution.invocation)
     guard !isStopped else { return }
-    if execution.invocation.isBlocking {
+    if execution.invocation.isBlocking, letsPass {
+      letsPass = false
+    } else if execution.invocation.isBlocking {
       isBlocked = true
       blocking = execution
       return

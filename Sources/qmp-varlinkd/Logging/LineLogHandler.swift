@@ -1,5 +1,6 @@
 import Glibc
 import Logging
+import SystemdEvent
 
 /// Writes each message as one line to standard error, for a person to read.
 struct LineLogHandler: LogHandler {
@@ -24,8 +25,23 @@ struct LineLogHandler: LogHandler {
     var line = "qmp-varlinkd: \(Self.prefix(event.level, usesColour))\(Self.printable("\(event.message)"))"
     if !details.isEmpty { line += " (\(Self.printable(details)))" }
     line += "\n"
-    // One write a message, so that lines of several processes do not mix.
-    line.withUTF8 { _ = write(STDERR_FILENO, $0.baseAddress, $0.count) }
+    Self.lost.unlessLost(isWritable(STDERR_FILENO)) { about in
+      if let about { Self.write("qmp-varlinkd: \(Self.prefix(.warning, usesColour))\(about)\n") }
+      Self.write(line)
+    }
+  }
+
+  private static let lost = LostMessages()
+
+  /// One write a message, so that lines of several processes do not mix. Of one that is longer than a pipe is sure to take what comes
+  /// later has to be lost.
+  private static func write(_ line: String) {
+    var rest = Array(line.utf8)[...]
+    repeat {
+      let count = rest.withUnsafeBytes { Glibc.write(STDERR_FILENO, $0.baseAddress, min($0.count, Int(PIPE_BUF))) }
+      guard count > 0 else { return }
+      rest = rest.dropFirst(count)
+    } while !rest.isEmpty && isWritable(STDERR_FILENO)
   }
 
   private static func prefix(_ level: Logger.Level, _ usesColour: Bool) -> String {

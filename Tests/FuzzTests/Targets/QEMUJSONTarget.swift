@@ -32,7 +32,8 @@ enum QEMUJSONTarget {
     try demand(again == value || text.contains { "eE.0123456789".contains($0) }, "\(text) is read as \(again.text)")
     // What shares a chain of QEMU's hash table changes places each time.
     let back = try read(again.text)
-    try demand(back.text == text, "\(text) becomes \(back.text)")
+    // What is too small and negative is written as -0, which is read as an integer.
+    try demand(back.text == text || text.contains(/-0(?![.0-9e])/), "\(text) becomes \(back.text)")
     let pretty = String(decoding: value.encoded(pretty: true), as: UTF8.self)
     try demand(try read(pretty) == again, "pretty, it is \(pretty)")
   }
