@@ -1,0 +1,1 @@
+"""A long, mixed load on one machine, and what is measured meanwhile."""
