@@ -22,10 +22,10 @@ DOC = $(PREFIX)/share/doc/qmp-varlink
 EXAMPLES := varlinkctl-tour vmspawn-like qemu_qmp_session.py varlink_calls.py service
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test storm fuzz bench gate check generated format shell docs install deb clean
+.PHONY: help demo build test storm soak fuzz faults sanitize-address sanitize-thread bench gate check generated format shell docs install deb clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1	/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1	/p' Makefile | expand -t 26
 
 demo: build ## boot a Linux guest and speak to it with varlinkctl
 	$(ENV) examples/demo
@@ -46,8 +46,27 @@ storm: ## the long campaign: 20,000 sessions, 50 kills of the daemon, 500 drives
 	  QMP_VARLINK_PARKED=1000 QMP_VARLINK_PARKING_SECONDS=120 QMP_VARLINK_PARKING_STRIDE=1 \
 	  $(ENV) scripts/test --no-parallel --filter 'StormTests|ParkedThousandTests|ParkingStepsTests|DaemonKilledTests|StorageStormTests|MonitorHotplugTests.cycles'
 
-fuzz: ## look for inputs that break something, with libFuzzer: TIME=seconds for each target (60)
-	$(ENV) scripts/fuzz --time $(TIME)
+soak: TIME = 5m
+soak: ## a long mixed load that must leave no trace and raise no line: TIME=300, 90s, 5m, 1h (5m); figures and a chart in .build/soak/
+	$(ENV) swift build -c release --static-swift-stdlib $(LINKER) --product qmp-varlinkd
+	$(ENV) Tests/Soak/run --time $(TIME) $(if $(SEED),--seed $(SEED))
+
+fuzz: ## look for inputs that break something, with libFuzzer: TIME=seconds for each target (60), or RUNS=inputs
+	$(ENV) scripts/fuzz $(if $(RUNS),--runs $(RUNS),--time $(TIME))
+
+sanitize-address: ## the unit tests, and the integration tests that measure nothing, under AddressSanitizer, in .build/asan (long)
+	$(ENV) scripts/sanitize address
+
+sanitize-thread: ## the same under ThreadSanitizer, in .build/tsan (long)
+	$(ENV) scripts/sanitize thread
+
+faults: ## try every row of docs/faults.md, and write down how long callers waited (three minutes)
+	$(ENV) swift build --product qmp-varlinkd
+	$(ENV) swift build --build-tests
+	rm -f .build/fault-figures
+	QMP_VARLINK_FAULT_FIGURES=$(CURDIR)/.build/fault-figures \
+	  $(ENV) scripts/test --no-parallel --filter "$$($(ENV) scripts/fault-table --filter)"
+	$(ENV) scripts/fault-table --write .build/fault-figures
 
 bench: build ## measure against systemd-vmspawn and the bare QMP socket (some four minutes)
 	$(ENV) Benchmarks/run
@@ -80,6 +99,7 @@ install: ## install what "make build" made into $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(SYSCONFDIR)/qmp-varlink $(DESTDIR)$(SHARE)/interfaces $(DESTDIR)$(DOC)/examples
 	install -m 755 $(BINARIES:%=$(BUILD)/%) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 interfaces/*.varlink interfaces/generated/*.varlink $(DESTDIR)$(SHARE)/interfaces
+	install -D -m 644 polkit/io.qmpvarlink.policy $(DESTDIR)$(PREFIX)/share/polkit-1/actions/io.qmpvarlink.policy
 	for manager in system user; do \
 	  install -d $(DESTDIR)$(UNITS)/$$manager && install -m 644 systemd/$$manager/* $(DESTDIR)$(UNITS)/$$manager || exit; \
 	  sed -i 's|/usr/bin/|$(PREFIX)/bin/|' $(DESTDIR)$(UNITS)/$$manager/qmp-varlink@.service || exit; \
