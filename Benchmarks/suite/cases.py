@@ -169,7 +169,8 @@ def describe(bench):
     def raw(socket):
         samples, _ = tools.calls(f"--calls={count}", "qmp", socket, QUERY_STATUS)
         bench.add("describe", BARE, samples)
-        with tools.hop(bench.launches.folder / "hop", socket) as through:
+        through = bench.launches.folder / "hop"
+        with tools.hop(through, socket):
             samples, _ = tools.calls(f"--calls={count}", "qmp", through, QUERY_STATUS)
             bench.add("describe-hop", BARE, samples)
         for depth in (1, 8, 64):
@@ -218,7 +219,8 @@ def session(bench):
         bench.each(metric, measures)
 
     def through_hop(socket):
-        with tools.hop(bench.launches.folder / "hop", socket) as through:
+        through = bench.launches.folder / "hop"
+        with tools.hop(through, socket):
             bench.add("session-hop", BARE, tools.calls(count, "qmp", through, QUERY_STATUS)[0])
 
     count = f"--calls={100 if bench.quick else 200}"

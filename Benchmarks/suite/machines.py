@@ -112,9 +112,9 @@ class Launches:
             [DAEMON, "run", *arguments, "--", *devices, *extra], control=folder / "control", notify=self.folder / f"{name}.notify",
             program="qmp-varlinkd")
 
-    def without_devices(self, name, *, options=()):
+    def without_devices(self, name, *, extra=(), options=()):
         """qmp-varlinkd with the machine that has nothing in it."""
-        return self.ours(name, ["-machine", "none"], options=options, boots=False)
+        return self.ours(name, ["-machine", "none"], extra=extra, options=options, boots=False)
 
     def for_steps(self, name):
         """The same, with all the time that single steps take."""
@@ -211,6 +211,13 @@ class Machine:
             time.sleep(0.05)
         self.close()
         raise Failure(f"the interface {name} did not appear")
+
+    def qemu(self):
+        """The process of the QEMU that the daemon has started."""
+        children = Path(f"/proc/{self.process}/task/{self.process}/children").read_text().split()
+        if len(children) != 1:
+            raise Failure(f"the daemon has {len(children)} child processes, not one")
+        return int(children[0])
 
     def hold_socket(self):
         """Keeps an idle client on the bare socket, so that QEMU has as many monitors as when that is measured."""

@@ -53,7 +53,7 @@ def calls(*arguments):
 @contextmanager
 def waiting(tool, *arguments):
     """Runs a tool with `--wait`: inside the block it is set up and idle, but for the call of the function that the block
-    gets, which returns the lines that the tool printed for its load."""
+    gets, which returns the lines that the tool printed for its load, and has its process."""
     process = subprocess.Popen(
         [TOOLS / tool, "--wait", *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     limit = Timer(LIMIT, process.kill)
@@ -72,6 +72,7 @@ def waiting(tool, *arguments):
         process.stdin.flush()
         return read_until("done\n")
 
+    go.process = process.pid
     try:
         read_until("ready\n")
         yield go
@@ -88,12 +89,12 @@ def waiting(tool, *arguments):
 
 @contextmanager
 def hop(path, socket):
-    """Serves `path` as long as the block runs: a process that only copies between it and QEMU's socket."""
+    """Serves `path` as long as the block runs: a process, which the block gets, that only copies between it and QEMU's socket."""
     process = subprocess.Popen([TOOLS / "hop", str(path), str(socket)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         if process.stdout.readline() != "ready\n":
             raise Failure("hop did not start")
-        yield path
+        yield process.pid
     finally:
         process.stdin.close()
         process.wait()

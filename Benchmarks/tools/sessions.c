@@ -7,20 +7,25 @@
 #include "common.h"
 
 static const char usage[] =
-  "usage: sessions [--count=N] acquire|connect|bare|pipelined SOCKET\n"
+  "usage: sessions [--count=N] [--wait] acquire|connect|bare|pipelined SOCKET\n"
   "\n"
   "  acquire     AcquireQMP on a connection that is there already\n"
   "  connect     the same, connecting included\n"
   "  bare        a monitor added by hand on a QMP socket, command by command; removed likewise\n"
   "  pipelined   the same, the commands in one write\n"
   "\n"
+  "--wait: has one session, prints 'ready', goes on after a line on standard input; when all is printed, prints 'done' and waits\n"
+  "for the end of its input.\n"
+  "\n"
   "Prints for each session the nanoseconds to its greeting, to its first reply, and from its half-close to its end.\n";
 
 int main(int argc, char **argv) {
   unsigned long count = 20;
+  bool waits = false, goes = true;
   int i = 1;
   for (const char *value; i < argc && argv[i][0] == '-'; i++) {
-    if ((value = option_value(argv[i], "--count"))) count = strtoul(value, NULL, 10);
+    if (strcmp(argv[i], "--wait") == 0) waits = true;
+    else if ((value = option_value(argv[i], "--count"))) count = strtoul(value, NULL, 10);
     else return fputs(usage, stderr), 64;
   }
   if (argc - i != 2) return fputs(usage, stderr), 64;
@@ -30,7 +35,7 @@ int main(int argc, char **argv) {
   Stream control = {.descriptor = -1};
   if (!acquires) control = qmp_connect(path);
 
-  for (unsigned long n = 0; n <= count; n++) {
+  for (unsigned long n = 0; goes && n <= count; n++) {
     char id[32];
     snprintf(id, sizeof id, "b-%lx", n);
     Stream session;
@@ -60,9 +65,13 @@ int main(int argc, char **argv) {
     uint64_t gone = now();
     stream_free(&session);
     // The first warms up.
-    if (n == 0) continue;
+    if (n == 0) {
+      goes = !waits || wait_for_go();
+      continue;
+    }
     printf(
       "%llu %llu %llu\n", (unsigned long long)(greeting - start), (unsigned long long)(reply - start), (unsigned long long)(gone - close));
   }
+  if (waits && goes) wait_for_end();
   return 0;
 }
