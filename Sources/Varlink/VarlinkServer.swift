@@ -30,9 +30,10 @@ public final class VarlinkServer {
     public var connectionsPerUser: UInt32
     /// How many of them may be of callers who may do nothing.
     public var strangers: Int
-    /// How many of those one user may have, so that others can be told, too.
+    /// How many of those one user may have, so that others can be told, too. It is more than somebody is asked about at once, so that
+    /// one more is told why.
     public var strangersPerUser: Int
-    public init(connections: UInt32 = 4096, connectionsPerUser: UInt32 = 1024, strangers: Int = 32, strangersPerUser: Int = 8) {
+    public init(connections: UInt32 = 4096, connectionsPerUser: UInt32 = 1024, strangers: Int = 64, strangersPerUser: Int = 16) {
       self.strangers = strangers
       self.strangersPerUser = strangersPerUser
       self.connections = connections

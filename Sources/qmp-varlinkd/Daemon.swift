@@ -444,6 +444,7 @@ final class Daemon {
     let left = Int(clamping: descriptors.rlim_cur) - 5 * sessionLimits.total - 4 * options.maxMonitors - 64
     limits.connections = UInt32(max(16, min(Int(limits.connections), left)))
     limits.connectionsPerUser = min(limits.connectionsPerUser, limits.connections)
+    limits.strangers = min(limits.strangers, Int(limits.connections) / 2)
     return limits
   }
 
