@@ -83,14 +83,16 @@ enum Campaign {
   static let cycles = number("QMP_VARLINK_CYCLES") ?? 300
   /// QMP_VARLINK_STORAGE_ROUNDS: drives added and removed.
   static let storageRounds = number("QMP_VARLINK_STORAGE_ROUNDS") ?? 40
-  /// QMP_VARLINK_PARKED: sessions that are parked at once.
-  /// 1 tries every two steps, 5 every fifth second one.
+  /// QMP_VARLINK_PARKING_STRIDE: 1 tries every two steps, 5 every fifth second one.
   static let parkingStride = number("QMP_VARLINK_PARKING_STRIDE") ?? 5
+  /// QMP_VARLINK_PARKED: sessions that are parked at once.
   static let parked = number("QMP_VARLINK_PARKED") ?? 150
   /// QMP_VARLINK_PARKING_SECONDS: for how long sessions are parked and woken at random.
   static let parkingSeconds = number("QMP_VARLINK_PARKING_SECONDS") ?? 5
   /// QMP_VARLINK_KILLS
   static let kills = number("QMP_VARLINK_KILLS") ?? 10
+  /// QMP_VARLINK_SANITIZER_THREADS: that a sanitizer has in the daemon.
+  static let sanitizerThreads = number("QMP_VARLINK_SANITIZER_THREADS") ?? 0
 
   private static func number(_ name: String) -> Int? { getenv(name).flatMap { Int(String(cString: $0)) } }
 }
