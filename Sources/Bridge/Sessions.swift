@@ -359,6 +359,10 @@ public final class Sessions {
             machine.monitors.adopt(monitor, end: end)
           }
           let options = options(id, access, peer)
+          // From the middle of what nobody has kept, commands could be told apart in another way than QEMU does.
+          if options.onInput != nil, relay["commands"]?["raw"]?.boolean == true {
+            throw Handover.Failure("what it is in the middle of is not known, so its commands could not be logged")
+          }
           // The beginning of a command, whose end is logged.
           relay["commands"]?["held"]?.bytes?.withUnsafeBytes { options.onInput?($0) }
           return try Relay(carried: relay, handover, options: options)

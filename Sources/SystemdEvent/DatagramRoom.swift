@@ -22,6 +22,19 @@ public struct DatagramRoom: ~Copyable, Sendable {
   /// Whether a message can be sent now. A socket whose owner has gone counts: to send there fails, and does not wait.
   public var isThere: Bool { isWritable(descriptor.raw) }
 
+  /// Waits for it, and has all else in this process wait, too.
+  ///
+  /// - Returns: whether it is there.
+  public func wait(until deadline: ContinuousClock.Instant) -> Bool {
+    while !isThere {
+      let left = deadline - .now
+      guard left > .zero else { return false }
+      var poller = pollfd(fd: descriptor.raw, events: Int16(POLLOUT), revents: 0)
+      poll(&poller, 1, CInt(clamping: left.components.seconds * 1000 + left.components.attoseconds / 1_000_000_000_000_000 + 1))
+    }
+    return true
+  }
+
   /// The socket, which becomes writable when there is room. The caller must close it.
   public consuming func takeDescriptor() -> CInt { descriptor.take() }
 }

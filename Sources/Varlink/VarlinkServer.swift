@@ -225,10 +225,19 @@ public final class VarlinkServer {
   /// The numbers of the sockets that it listens on, to pass them on.
   public var listeningDescriptors: [CInt] { acceptors.map(\.descriptorNumber) }
 
-  /// Whether connections are taken; those that come meanwhile wait.
+  /// Whether connections are taken, and calls begun; those that come meanwhile wait.
   public var isAccepting = true {
-    didSet { for acceptor in acceptors { acceptor.isAccepting = isServing && isAccepting } }
+    didSet {
+      for acceptor in acceptors { acceptor.isAccepting = isServing && isAccepting }
+      guard isAccepting else { return }
+      let calls = waiting
+      waiting = []
+      for (call, method) in calls where !call.callerIsGone { perform(call, method) }
+    }
   }
+
+  /// Calls that came while none were begun: as many as there can be connections, each of which has one call at a time that wants a reply.
+  private var waiting: [(VarlinkCall, Method)] = []
 
   /// Stops listening; connections go on.
   public func stopListening() {
@@ -308,6 +317,7 @@ public final class VarlinkServer {
 
   /// Has a call that may be made answered by its handler.
   private func perform(_ call: VarlinkCall, _ method: Method) {
+    guard isAccepting || waiting.count >= limits.connections else { return waiting.append((call, method)) }
     switch method.kind {
     case .more where !call.wantsMore: return call.fail(.expectedMore)
     case .upgrade where !call.wantsUpgrade: return call.fail(.expectedUpgrade)

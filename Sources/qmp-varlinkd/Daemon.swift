@@ -29,6 +29,10 @@ final class Daemon {
   private nonisolated static let successionSignal = SIGUSR2
   /// How long what is under way may take to be over, before there is no handover.
   private static let successionLimit = Duration.seconds(15)
+  /// How long the machine is served before a handover that did not come about is tried again, and for how long it is, for a service manager
+  /// that waits for it: as long as that does with the units here.
+  private static let successionPause = Duration.seconds(5)
+  private static let successionPatience = Duration.seconds(120)
   /// How long sessions have to get out of the middle of something.
   private static let successionRetry = Duration.milliseconds(20)
   /// With fewer there would not even be a loop in which to say what went wrong.
@@ -161,7 +165,9 @@ final class Daemon {
       do throws(MachineError) {
         machine = try await started.value.get()
       } catch {
-        if stopRequested.result != nil { return 0 }
+        // What was being started has ended then; what a run before has left, and does not answer, has not.
+        let isLeft = if findsMachine, case .qmp = error { true } else { false }
+        if stopRequested.result != nil, !isLeft { return 0 }
         logger.error("\(error)")
         // A QEMU that only prints something (`-- -version`) ends with 0 instead of starting.
         if case .startFailed(let status, _) = error { return max(Self.exitStatus(status), Status.refused) }
@@ -240,6 +246,7 @@ final class Daemon {
       try await registration.register(cancelled: over)
     }
     if over.result == nil { announce(serving, machine, server) }
+    var patienceEnds: ContinuousClock.Instant?
     while await isSuccessionRequested(before: over) {
       let work = Work(machine: machine, server: server, sessions: sessions, monitors: monitors, registration: registration)
       let failed = Promise<Void>()
@@ -253,6 +260,15 @@ final class Daemon {
       }
       // Who asks for the end meanwhile does not wait for that.
       await either(failed, or: over)
+      guard ServiceManager.keepsDescriptors else { continue }
+      // It does not ask again, but kills in the end.
+      let end = patienceEnds ?? .now + Self.successionPatience
+      if await over.value(within: Self.successionPause) == nil, .now < end {
+        patienceEnds = end
+        successionRequested.fulfil()
+      } else {
+        patienceEnds = nil
+      }
     }
 
     let wasAsked = machine.disconnected.result == nil
@@ -290,7 +306,7 @@ final class Daemon {
     guard let inheritance else { return nil }
     do { return try takeOver(Succession.handover(inheritance), socket) } catch {
       let what = "cannot go on with what the daemon before has left, its sessions end"
-      guard findsMachine else { throw Handover.Failure("\(what), and QEMU is left alone: \(error)") }
+      guard findsMachine else { throw Handover.Failure("\(what): \(error)") }
       logger.error("\(what): \(error)")
       return nil
     }
@@ -330,6 +346,11 @@ final class Daemon {
       work.sessions.unsettle()
     }
     guard !sockets.areConnectionsOnly else { return "its only clients are on connections that it was started with, which end with it" }
+    // What the next run would not start with is said before anything is given up.
+    do {
+      _ = try PolicyFile.read(QMPVarlinkd.serviceOptionsByNow().policy, owner: geteuid())
+    } catch { return "it would not start: \(QMPVarlinkd.message(for: error))" }
+    let byManager = Succession.isByManager(outlives: work.machine.outlivesDaemon)
     work.server.isAccepting = false
     while true {
       if stopRequested.result != nil { return "it is to stop" }
@@ -339,13 +360,14 @@ final class Daemon {
         try await work.machine.settle()
         try await work.machine.rest()
         // Nothing has changed so far. Whether it can be done is known only when it has been tried.
-        _ = try handover(of: work, byManager: false)
+        let count = try handover(of: work, byManager: byManager).descriptors.count
+        // And the file that tells of them.
+        if byManager { try ServiceManager.checkRoom(for: count + 1) }
         await work.sessions.endShared()
         await work.server.sent(within: Self.successionRetry)
         try await work.machine.rest()
         if stopRequested.result != nil { return "it is to stop" }
         // From here on nothing comes between.
-        let byManager = Succession.isByManager(outlives: work.machine.outlivesDaemon)
         try Succession.begin(handover(of: work, byManager: byManager), byManager: byManager, arePassed: !sockets.isEmpty)
       } catch let error as Handover.Failure where ContinuousClock.now < deadline && work.machine.disconnected.result == nil {
         logger.debug("not yet: \(error)")
@@ -403,6 +425,10 @@ final class Daemon {
     }
     let server = try makeServer(at: listening.isEmpty ? socket : nil)
     for socket in listening { try server.listen(on: OwnedDescriptor(owning: socket)) }
+    // The policy may be another by now.
+    if !listening.isEmpty, let socket, socket.withPlatformString({ chmod($0, authorisation.socketMode) }) != 0 {
+      logger.error("\(SystemdError.last("cannot change the mode of \(socket)"))")
+    }
     return Taken(machine: machine, server: server, socket: socket, handover: handover)
   }
 

@@ -58,6 +58,16 @@ struct QMPVarlinkd: ParsableCommand {
     return try parseAsRoot(words)
   }
 
+  /// The options of this process as a next run would read them, the file of options included.
+  ///
+  /// - Throws: what is wrong with them.
+  static func serviceOptionsByNow() throws -> ServiceOptions {
+    let command = try parsed(OptionsFile.expand(Array(CommandLine.arguments.dropFirst())).words)
+    if let run = command as? RunCommand { return run.service }
+    if let attach = command as? AttachCommand { return attach.service }
+    throw ExitCode.validationFailure
+  }
+
   private static func complain(_ text: String) {
     var line = LineLogHandler.printable(text) + "\n"
     line.withUTF8 { _ = write(STDERR_FILENO, $0.baseAddress, $0.count) }

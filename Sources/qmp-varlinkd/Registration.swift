@@ -18,8 +18,9 @@ extension MachineRegistration {
       description.leader = machine.qemuProcess.flatMap { try? ProcessIdentity(of: $0) }
       description.vsockCID = machine.vsockAddress
       description.rootDirectory = machine.rootDirectory?.absolute
-      // A scope of machined's ends with the registration, and a service's processes belong to the service.
-      description.allocatesUnit = ownsMachine && !options.keepUnit && !ServiceManager.runsThisProcess
+      // A scope of machined's ends with the registration, which a machine may outlive with its daemon; and a service's processes belong to
+      // the service.
+      description.allocatesUnit = ownsMachine && !machine.outlivesDaemon && !options.keepUnit && !ServiceManager.runsThisProcess
     }
     self.init(description, policy, in: options.scope, logger: logger)
   }

@@ -127,20 +127,28 @@ struct RunCommand: ParsableCommand {
     if accel != nil, kvm != nil { throw ValidationError("--accel cannot be used with --kvm.") }
   }
 
-  /// The machine that a daemon before has left, if there is one.
+  /// The machine that a daemon before has left, if there is one. While it is at something, it is waited for.
   @EventLoopActor
   private static func found(
     at socket: FilePath, _ service: ServiceOptions, _ logger: Logger, _ cancelled: Promise<Void>
   ) async throws(MachineError) -> Machine? {
-    do throws(MachineError) {
-      return try await Machine.attach(
-        name: service.machine, to: socket, responseLimit: .seconds(service.responseLimit), adopts: true, logger: logger,
-        cancelled: cancelled)
-    } catch {
-      guard case .qmp(let reason) = error, case .connect(_, let errno) = reason,
-        errno == .noSuchFileOrDirectory || errno == .connectionRefused
-      else { throw error }
-      return nil
+    var isWaiting = false
+    while true {
+      do throws(MachineError) {
+        // Not cancelled: who wants the end wants it of that machine, too.
+        return try await Machine.attach(
+          name: service.machine, to: socket, responseLimit: .seconds(service.responseLimit), adopts: true, logger: logger)
+      } catch {
+        guard case .qmp(let reason) = error else { throw error }
+        switch reason {
+        case .connect(_, .noSuchFileOrDirectory), .connect(_, .connectionRefused): return nil
+        case .greeting, .timedOut:
+          guard cancelled.result == nil else { throw error }
+          if !isWaiting { logger.warning("waiting for the machine that a daemon before has left: \(error)") }
+          isWaiting = true
+        default: throw error
+        }
+      }
     }
   }
 

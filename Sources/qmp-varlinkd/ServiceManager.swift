@@ -47,12 +47,20 @@ enum ServiceManager {
   /// How long it may take to take them.
   private static let storeLimit = Duration.seconds(10)
 
+  /// Why it does not keep what it is asked to.
+  struct Refusal: Error, CustomStringConvertible { let description: String }
+
+  /// - Throws: if it does not keep as many descriptors.
+  static func checkRoom(for count: Int) throws(Refusal) {
+    guard let room = getenv("FDSTORE").flatMap({ Int(String(cString: $0)) }), room < count else { return }
+    throw Refusal(description: "the service manager keeps \(room) descriptors, and there are \(count) (FileDescriptorStoreMax=)")
+  }
+
   /// Has it keep descriptors, and waits until it has them.
   static func store(_ descriptors: [(name: String, descriptor: CInt)]) throws {
-    if let room = getenv("FDSTORE").flatMap({ Int(String(cString: $0)) }), room < descriptors.count {
-      throw Handover.Failure("the service manager keeps \(room) descriptors, and there are \(descriptors.count) (FileDescriptorStoreMax=)")
-    }
+    let deadline = ContinuousClock.now + storeLimit
     for (name, descriptor) in descriptors {
+      guard socket()?.wait(until: deadline) ?? true else { throw Refusal(description: "the service manager does not read what it is told") }
       var descriptor = descriptor
       // It is to keep also what its other end has left: the next run must learn of that.
       try check("sd_pid_notify_with_fds", sd_pid_notify_with_fds(0, 0, "FDSTORE=1\nFDPOLL=0\nFDNAME=\(name)", &descriptor, 1))
@@ -75,18 +83,29 @@ enum ServiceManager {
     sd_is_socket_unix(descriptor, CInt(SOCK_STREAM.rawValue), listening ? 1 : 0, nil, 0) > 0
   }
 
-  /// What waits for the manager to read, oldest first: no more than there are calls of ``notify(_:)``, which are a few.
+  /// What waits for the manager to read, oldest first: no more than there are calls of ``notify(_:)``, which are a few, and one for each
+  /// descriptor that a run before had stored.
   private static var unsent: [String] = []
   private static var room: EventSource?
 
   /// Tells it; later, if it does not read at present. sd_notify(3) would wait for that, and the machine's callers with it.
   private static func notify(_ state: String) {
     unsent.append(state)
-    guard room == nil else { return }
-    // What is no such socket, or nobody's, keeps nobody waiting.
-    guard let path = getenv("NOTIFY_SOCKET"), let socket = try? DatagramRoom(at: FilePath(String(cString: path))) else { return send() }
-    if socket.isThere { return send() }
-    watch(socket)
+    if room == nil { send() }
+  }
+
+  /// Sends as much as there is room for now.
+  private static func send() {
+    while let state = unsent.first {
+      // What is no such socket, or nobody's, keeps nobody waiting.
+      if let socket = socket(), !socket.isThere { return watch(socket) }
+      unsent.removeFirst()
+      sd_notify(0, state)
+    }
+  }
+
+  private static func socket() -> DatagramRoom? {
+    getenv("NOTIFY_SOCKET").flatMap { try? DatagramRoom(at: FilePath(String(cString: $0))) }
   }
 
   private static func watch(_ socket: consuming DatagramRoom) {
@@ -97,11 +116,5 @@ enum ServiceManager {
       send()
     }
     if room == nil { close(raw) }
-  }
-
-  private static func send() {
-    let states = unsent
-    unsent = []
-    for state in states { sd_notify(0, state) }
   }
 }

@@ -7,7 +7,7 @@ import Testing
 
 @Suite("another run of the daemon takes over", .onEventLoop)
 struct SuccessionTests {
-  private static let arguments = bareMachine
+  fileprivate static let arguments = bareMachine
   private static let describe = "io.systemd.MachineInstance.Describe"
 
   /// Has the next run of the program take over, and waits until it serves.
@@ -205,6 +205,81 @@ struct SuccessionTests {
     #expect(status == 0)
   }
 
+  @Test("what the next run would not start with is told, and nothing ends; mended, it counts from then on, the socket's mode too")
+  @EventLoopActor
+  func newPolicy() async throws {
+    try await withTemporaryDirectory { folder in
+      let (policy, options) = (folder.appending("policy"), folder.appending("options"))
+      func write(_ text: String, to file: FilePath) throws { try Data(text.utf8).write(to: URL(filePath: file.string)) }
+      try write("", to: policy)
+      try write("# none\n", to: options)
+      _ = try await command("chmod", ["644", policy.string])
+      let arguments = ["--policy", policy.string, "--config", options.string].inFront(of: Self.arguments)
+      let (_, status) = try await withDaemon(arguments) { daemon in
+        let session = try await session(daemon)
+        let qemu = try daemon.qemu()
+        #expect(mode(of: daemon.socket) == 0o600)
+        for (file, wrong, right) in [(policy, "observe nonsense", "observe user:8"), (options, "--no-such-option=1", "# none\n")] {
+          let failures = daemon.log.count(of: "another cannot take over: it would not start: ")
+          try write(wrong, to: file)
+          daemon.signal(SIGUSR2)
+          repeat { _ = try await daemon.call(Self.describe) } while daemon.log.count(of: "it would not start: ") == failures
+          try write(right, to: file)
+        }
+        #expect(daemon.log.contains("nonsense") && daemon.log.contains("--no-such-option"), "\(daemon.log)")
+        #expect(mode(of: daemon.socket) == 0o600)
+        try await succeed(daemon)
+        #expect(mode(of: daemon.socket) == 0o666)
+        #expect(try daemon.qemu() == qemu)
+        try await session.write(#"{"execute":"query-name","id":1}"#)
+        try await session.wait(for: #""id": 1}"#)
+      }
+      #expect(status == 0)
+    }
+  }
+
+  @Test("callers that never pause do not keep the next run from taking over") @EventLoopActor
+  func busyCallers() async throws {
+    let (_, status) = try await withDaemon(Self.arguments) { daemon in
+      let isOver = Flag()
+      let callers = (0..<8).map { _ in
+        startTask {
+          while !isOver.isSet {
+            guard let connection = try? daemon.connect() else { continue }
+            while !isOver.isSet, let reply = try? await connection.call(Self.describe), reply.contains("running") {}
+          }
+        }
+      }
+      for _ in 0..<3 { try await succeed(daemon) }
+      isOver.isSet = true
+      for caller in callers { await caller.value }
+    }
+    #expect(status == 0)
+  }
+
+  @Test("with --audit, a session whose next command could not be told does not go on; others do, and are logged") @EventLoopActor
+  func audited() async throws {
+    let (_, status) = try await withDaemon(["--audit"].inFront(of: Self.arguments)) { daemon in
+      let (known, unknown) = try await (session(daemon), session(daemon))
+      try await unknown.write("stray\n")
+      try await unknown.wait(for: "stray")
+      try await succeed(daemon)
+      try await unknown.waitForEnd()
+      try await known.write(#"{"execute":"query-name","id":1}"#)
+      try await known.wait(for: #""id": 1}"#)
+      #expect(daemon.log.contains("a session is lost: what it is in the middle of is not known"), "\(daemon.log)")
+      #expect(daemon.log.contains("command=\"query-name\"") || daemon.log.contains("command=query-name"), "\(daemon.log)")
+      known.close()
+      try await StormTests.quiet(daemon)
+    }
+    #expect(status == 0)
+  }
+
+  private func mode(of path: FilePath) -> UInt32 {
+    var status = stat()
+    return path.withPlatformString { stat($0, &status) } == 0 ? status.st_mode & 0o777 : 0
+  }
+
   @Test("asked to stop while it waits for QEMU, the daemon stops") @EventLoopActor
   func stopsMeanwhile() async throws {
     let (_, status) = try await withDaemon(["--stop-timeout=0"].inFront(of: Self.arguments)) { daemon in
@@ -215,7 +290,7 @@ struct SuccessionTests {
     #expect(status == 128 + SIGKILL, "QEMU was killed, for it does not quit")
   }
 
-  @Test("what cannot be gone on with is told, and QEMU is left alone") @EventLoopActor
+  @Test("what cannot be gone on with is told") @EventLoopActor
   func unreadable() async throws {
     for (text, why) in [
       ("{}", "it is in a form that this version"), ("nonsense", "invalid JSON"), (#"{"format":1}"#, "of another machine than 'test'"),
@@ -257,6 +332,31 @@ struct SuccessionTests {
         // One that has ended and was not reaped has no command line.
         #expect(contents(of: FilePath("/proc/\(qemu)/cmdline")).isEmpty == (round == 2), "QEMU lives as long as nobody ends the machine")
       }
+    }
+  }
+}
+
+extension SuccessionTests {
+  @Test("--resume: a machine that does not answer at first is waited for, and ended all the same") @EventLoopActor
+  func foundLate() async throws {
+    try await withTemporaryDirectory { folder in
+      let arguments = ["--resume", "--stop-timeout=0"].inFront(of: Self.arguments)
+      let (qemu, _) = try await withDaemon(arguments, directory: folder) { daemon in
+        let qemu = try daemon.qemu()
+        daemon.signal(SIGKILL)
+        return qemu
+      }
+      kill(qemu, SIGSTOP)
+      let log = folder.appending("log")
+      let program = productsDirectory.appending("qmp-varlinkd").string
+      let words = ["--register=no", "--polkit=no", "--runtime-directory", folder.string].inFront(of: arguments)
+      let script = """
+        "$@" 2>\(log) & until grep -qE 'waiting for the machine|serving' \(log); do :; done
+        kill $!; kill -CONT \(qemu); wait $!
+        """
+      let result = try await command("sh", ["-c", script, "sh", program] + words)
+      #expect(result.status == 0 && contents(of: log).contains("waiting for the machine"), "\(contents(of: log))")
+      #expect(contents(of: FilePath("/proc/\(qemu)/cmdline")).isEmpty, "QEMU has ended with the daemon")
     }
   }
 }
