@@ -93,7 +93,9 @@ final class AddedMonitor {
     guard !isRemoving else { return nil }
     var listener: JSONVariant?
     switch clients {
-    case .listening(let socket): listener = try handover.add(socket.descriptorNumber)
+    case .listening(let socket):
+      guard hasSession || socket.isAwaited else { return nil }
+      listener = try handover.add(socket.descriptorNumber)
     case .connected: guard hasSession else { return nil }
     case .chardev: break
     }
@@ -117,6 +119,7 @@ final class AddedMonitor {
     } else if let listener = handover.take(carried["listener"]) {
       clients = .listening(try ListeningSocket(listener, madeAt: carried["path"]?.string.map { FilePath($0) }))
     } else {
+      guard carried["listener"] == nil else { throw Handover.Failure("the socket of an added monitor is missing") }
       clients = .connected(-1)
     }
     self.init(id, isPretty: isPretty, clients: clients)

@@ -84,6 +84,9 @@ public final class ListeningSocket {
   /// The descriptor's number, for passing it on; -1 once this is closed.
   public var descriptorNumber: CInt { descriptor?.raw ?? -1 }
 
+  /// Whether somebody waits for the next connection. Who has got one, and has not gone on since, does not.
+  public var isAwaited: Bool { waiter != nil }
+
   /// The next connection, close-on-exec; nil once this is closed. One caller at a time.
   public func accept() async -> OwnedDescriptor? {
     guard descriptor != nil else { return nil }
