@@ -84,6 +84,8 @@ import Testing
     let negotiation = conversation.negotiate()
     try await conversation.server.write(Conversation.greeting + Conversation.done)
     _ = try await negotiation.soon().get()
+    // The server may have answered what it has not read yet.
+    try await conversation.serverGets("qmp_capabilities")
     conversation.server.forget()
     return conversation
   }
