@@ -88,6 +88,31 @@ import Varlink
     #expect(try await service.connect().call("test.service.Echo", #"{"text":"x"}"#) == refusal)
   }
 
+  @Test("while it does not accept, connections and calls wait, and go on afterwards; whose caller has gone is not begun") @EventLoopActor
+  func notAccepting() async throws {
+    let service = try TestService()
+    let begun = Callers()
+    service.server.admission = { _ throws(VarlinkError) in
+      begun.admitted += 1
+      return .granted
+    }
+    let (waiting, gone) = (try service.connect(), try service.connect())
+    for connection in [waiting, gone] { #expect(try await connection.call("test.service.Echo", #"{"text":"x"}"#).contains("x")) }
+    let answered = waiting.peer.received.count
+    service.server.isAccepting = false
+    for connection in [waiting, gone] { try await connection.send("test.service.Echo", #"{"text":"y"}"#) }
+    let late = try service.connect()
+    try await late.send("test.service.Echo", #"{"text":"z"}"#)
+    while begun.admitted < 4 { try await quiet() }
+    gone.peer.close()
+    while service.server.connectionCount > 1 { try await quiet() }
+    #expect(waiting.peer.received.count == answered && late.peer.received.isEmpty)
+    service.server.isAccepting = true
+    #expect(try await waiting.receive() == #"{"parameters":{"text":"y"}}"#)
+    #expect(try await late.receive() == #"{"parameters":{"text":"z"}}"#)
+    #expect(begun.admitted == 5)
+  }
+
   @Test("a call that is asked about waits for the answer, and others do not") @EventLoopActor
   func askedAbout() async throws {
     let service = try TestService()
@@ -205,8 +230,9 @@ import Varlink
   }
 }
 
-/// What those who connect from now on are.
+/// What those who connect from now on are, and how many calls were admitted.
 @EventLoopActor
 private final class Callers {
   var areStrangers = true
+  var admitted = 0
 }
