@@ -13,7 +13,8 @@ final class SCSIController {
   }
 
   private let control: ControlMonitor
-  private let storage: Storage
+  /// Whose it is, and who calls it.
+  private unowned let storage: Storage
   private var state = State.none
   /// How many drives are on it or will be, and whether there ever was one.
   private var users = 0
