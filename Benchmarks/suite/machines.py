@@ -112,9 +112,9 @@ class Launches:
             [DAEMON, "run", *arguments, "--", *devices, *extra], control=folder / "control", notify=self.folder / f"{name}.notify",
             program="qmp-varlinkd")
 
-    def without_devices(self, name, *, extra=(), options=()):
+    def without_devices(self, name, *, options=()):
         """qmp-varlinkd with the machine that has nothing in it."""
-        return self.ours(name, ["-machine", "none"], extra=extra, options=options, boots=False)
+        return self.ours(name, ["-machine", "none"], options=options, boots=False)
 
     def for_steps(self, name):
         """The same, with all the time that single steps take."""
