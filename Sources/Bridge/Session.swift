@@ -122,7 +122,7 @@ final class Session {
       "monitor": attachedMonitor.map { .string($0) },
       "chardev": attachedMonitor.map { .string(Monitors.chardev(of: $0)) },
       "sinceUSec": .integer(since),
-      "idleUSec": .integer(idle.components.seconds * 1_000_000 + idle.components.attoseconds / 1_000_000_000_000),
+      "idleUSec": .integer(idle.microseconds),
       "bytesIn": .integer(statistics.bytesFromClient),
       "bytesOut": .integer(statistics.bytesToClient),
       "commandsInFlight": relay.commandsInFlight.map { .integer($0) },

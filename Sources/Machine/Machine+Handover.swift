@@ -10,21 +10,14 @@ extension Machine {
   /// How long what is under way may take to be over, before a handover is given up.
   private static let settleLimit = Duration.seconds(5)
 
-  /// Brings what this run has under way in QEMU to an end, as far as it is not a session's: operations on drives, and the monitors that are
-  /// for this run alone. What is begun after that is for the caller to prevent.
+  /// Brings what this run has under way in QEMU to an end, as far as it is not a session's. What is begun after that is for the caller to
+  /// prevent.
   ///
   /// - Throws: ``Handover/Failure`` if QEMU does not answer, before anything is changed: what does not answer may be the control monitor
   ///   alone, whose place the spare one takes.
   public func settle() async throws(Handover.Failure) {
     try await answers()
-    await storage.idle(within: Self.settleLimit)
-    let isClear = Promise<Void>()
-    startTask {
-      await self.dropSpareMonitor()
-      await self.outOfBand.remove()
-      isClear.fulfil()
-    }
-    _ = await isClear.value(within: Self.settleLimit)
+    await endOwnWork(within: Self.settleLimit)
   }
 
   /// Waits until no command is under way.

@@ -334,14 +334,20 @@ public final class Machine {
 
   /// Lets go of a machine that goes on without us.
   public func detach() async {
-    await storage.idle(within: Self.detachLimit)
+    await endOwnWork(within: Self.detachLimit)
+    control.close()
+  }
+
+  /// Brings to an end what is under way in QEMU and is no session's: operations on drives, and the monitors that are for this process
+  /// alone. Each of the two may take until the limit; what is not over by then goes on.
+  func endOwnWork(within limit: Duration) async {
+    await storage.idle(within: limit)
     let isClear = Promise<Void>()
     startTask {
       await self.dropSpareMonitor()
       await self.outOfBand.remove()
       isClear.fulfil()
     }
-    _ = await isClear.value(within: Self.detachLimit)
-    control.close()
+    _ = await isClear.value(within: limit)
   }
 }

@@ -37,7 +37,7 @@ extension Relay.Statistics {
     let now = ContinuousClock.now
     let ages = [lastActivity, lastCommand].map { now - $0 }
     return .object([
-      "counts": .array(counts.map { .integer($0) }), "agesMSec": .array(ages.map { .integer($0.milliseconds) }),
+      "counts": .array(counts.map { .integer($0) }), "agesMSec": .array(ages.map { .integer($0.microseconds / 1000) }),
     ])
   }
 
@@ -48,8 +48,4 @@ extension Relay.Statistics {
     (bytesFromClient, bytesToClient, commands, replies) = (Int(counts[0]), Int(counts[1]), Int(counts[2]), Int(counts[3]))
     (lastActivity, lastCommand) = (.now - .milliseconds(ages[0]), .now - .milliseconds(ages[1]))
   }
-}
-
-extension Duration {
-  fileprivate var milliseconds: Int64 { components.seconds * 1000 + components.attoseconds / 1_000_000_000_000_000 }
 }

@@ -30,7 +30,7 @@ public struct DatagramRoom: ~Copyable, Sendable {
       let left = deadline - .now
       guard left > .zero else { return false }
       var poller = pollfd(fd: descriptor.raw, events: Int16(POLLOUT), revents: 0)
-      poll(&poller, 1, CInt(clamping: left.components.seconds * 1000 + left.components.attoseconds / 1_000_000_000_000_000 + 1))
+      poll(&poller, 1, CInt(clamping: left.microseconds / 1000 + 1))
     }
     return true
   }

@@ -196,7 +196,7 @@ public final class EventSource {
 
 extension Duration {
   /// Whole microseconds, sd-event's unit; at least 0.
-  var microseconds: UInt64 {
+  package var microseconds: UInt64 {
     let (seconds, attoseconds) = components
     return UInt64(max(0, seconds)) * 1_000_000 + UInt64(max(0, attoseconds / 1_000_000_000_000))
   }

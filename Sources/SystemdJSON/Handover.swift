@@ -32,7 +32,7 @@ public final class Handover {
     value = .null
   }
 
-  isolated deinit { for descriptor in held where descriptor >= 0 { Glibc.close(descriptor) } }
+  isolated deinit { close() }
 
   /// The descriptors by their numbers, which stay this object's; -1 for one that has been taken.
   public var descriptors: [CInt] { held }
@@ -41,27 +41,35 @@ public final class Handover {
   ///
   /// - Returns: its number.
   public func add(_ descriptor: CInt) throws(SystemdError) -> JSONVariant {
-    let copy = fcntl(descriptor, F_DUPFD_CLOEXEC, 3)
-    guard copy >= 0 else { throw .last("dup") }
-    held.append(copy)
+    held.append(try Self.copy(of: descriptor))
     return .integer(held.count - 1)
   }
 
   /// A copy of the descriptor of a number, which can still be taken.
   public func copy(_ number: JSONVariant?) throws(SystemdError) -> OwnedDescriptor? {
-    guard let number = number?.integer, held.indices.contains(Int(clamping: number)), held[Int(number)] >= 0 else { return nil }
-    let copy = fcntl(held[Int(number)], F_DUPFD_CLOEXEC, 3)
-    guard copy >= 0 else { throw .last("dup") }
-    return OwnedDescriptor(owning: copy)
+    guard let place = place(of: number) else { return nil }
+    return OwnedDescriptor(owning: try Self.copy(of: held[place]))
   }
 
   /// The descriptor of a number, once.
   ///
   /// - Returns: nil if there is none, or if it was lost on the way.
   public func take(_ number: JSONVariant?) -> OwnedDescriptor? {
-    guard let number = number?.integer, held.indices.contains(Int(clamping: number)), held[Int(number)] >= 0 else { return nil }
-    defer { held[Int(number)] = -1 }
-    return OwnedDescriptor(owning: held[Int(number)])
+    guard let place = place(of: number) else { return nil }
+    defer { held[place] = -1 }
+    return OwnedDescriptor(owning: held[place])
+  }
+
+  /// Where the descriptor of a number is, if it is there.
+  private func place(of number: JSONVariant?) -> Int? {
+    guard let place = number?.integer.map({ Int(clamping: $0) }), held.indices.contains(place), held[place] >= 0 else { return nil }
+    return place
+  }
+
+  private static func copy(of descriptor: CInt) throws(SystemdError) -> CInt {
+    let copy = fcntl(descriptor, F_DUPFD_CLOEXEC, 3)
+    guard copy >= 0 else { throw .last("dup") }
+    return copy
   }
 }
 

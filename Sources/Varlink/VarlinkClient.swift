@@ -100,10 +100,8 @@ public final class VarlinkClient {
     _ method: String, _ parameters: JSONVariant? = nil, descriptors: [CInt] = [], within limit: Duration
   ) async throws(VarlinkClientError) -> JSONVariant {
     try await replies { [link] in
-      let (seconds, attoseconds) = limit.components
-      let microseconds = UInt64(max(0, seconds)) * 1_000_000 + UInt64(max(0, attoseconds / 1_000_000_000_000))
       // To libsystemd 0 would mean its default.
-      var result = sd_varlink_set_relative_timeout(link, max(1, microseconds))
+      var result = sd_varlink_set_relative_timeout(link, max(1, limit.microseconds))
       if !descriptors.isEmpty, result >= 0 { result = sd_varlink_set_allow_fd_passing_output(link, 1) }
       for descriptor in descriptors where result >= 0 { result = sd_varlink_push_dup_fd(link, descriptor) }
       return result < 0 ? result : sd_varlink_invoke(link, method, parameters?.pointer)

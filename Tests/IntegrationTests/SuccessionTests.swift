@@ -7,7 +7,7 @@ import Testing
 
 @Suite("another run of the daemon takes over", .onEventLoop)
 struct SuccessionTests {
-  fileprivate static let arguments = bareMachine
+  private static let arguments = bareMachine
   private static let describe = "io.systemd.MachineInstance.Describe"
 
   /// Has the next run of the program take over, and waits until it serves.
@@ -334,9 +334,7 @@ struct SuccessionTests {
       }
     }
   }
-}
 
-extension SuccessionTests {
   @Test("--resume: a machine that does not answer at first is waited for, and ended all the same") @EventLoopActor
   func foundLate() async throws {
     try await withTemporaryDirectory { folder in
